@@ -1,0 +1,22 @@
+// The subcommands: each declares its options on the parser, and says what to do when it was chosen.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace cloister::cli {
+
+using Action = std::function<int()>;  // returns the exit status
+
+// Exit statuses of `run`, as timeout(1) has them.
+inline constexpr int kBudgetExceeded = 124, kFailed = 125;
+// Exit statuses of `watch`.
+inline constexpr int kClean = 0, kFindings = 1, kError = 2;
+
+Action add_run(CLI::App& parser, std::vector<std::string> tail);  // tail: "--" and what stood behind it
+Action add_watch(CLI::App& parser);
+
+}  // namespace cloister::cli

@@ -1,0 +1,50 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/commands.hpp"
+
+using namespace cloister;
+
+int main(int argc, char** argv) {
+    std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is an error like any other; commands do not inherit this
+    CLI::App parser("Keep one CPU for one task, and see every breach.", "cloister");
+    parser.set_version_flag("--version", "cloister " CLOISTER_VERSION);
+    parser.require_subcommand(1);
+    parser.get_formatter()->column_width(34);
+
+    // What follows "--" is the command's, whatever it looks like; the parser is not shown it.
+    char** const end = argv + argc;
+    char** const dashes = std::find_if(argv, end, [](const char* word) { return std::string_view(word) == "--"; });
+    const std::vector<std::string> tail(dashes, end);
+
+    std::map<const CLI::App*, cli::Action> actions;
+    const auto add = [&](const char* name, const char* what, auto declare) {
+        CLI::App* command = parser.add_subcommand(name, what);
+        actions[command] = declare(*command);
+    };
+    add("run", "Run a command on a CPU of its own and report everything that interrupts it",
+        [&tail](CLI::App& command) { return cli::add_run(command, tail); });
+    add("watch", "Watch a CPU as it is with a built-in spinning task, or a task that runs there", cli::add_watch);
+
+    try {
+        parser.parse(static_cast<int>(dashes - argv), argv);
+    } catch (const CLI::ParseError& error) {
+        const int status = parser.exit(error);
+        if (status == 0) return 0;  // --help, --version
+        return argc > 1 && std::string_view(argv[1]) == "run" ? cli::kFailed : cli::kError;
+    }
+    const int status = actions.at(parser.get_subcommands().front())();
+    // A report that did not reach its reader is not a report.
+    if (std::fflush(stdout) != 0) {
+        std::perror("cloister: cannot write the report to standard output");
+        return parser.got_subcommand("run") ? cli::kFailed : cli::kError;
+    }
+    return status;
+}
