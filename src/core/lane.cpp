@@ -4,11 +4,6 @@
 std::ptrdiff_t cloister_rseq_offset = 0;
 bool (*cloister_populate_lane)(const cloister::core::View&, cloister::core::u32) = nullptr;
 
-// The tests compile this file once more for each of the wrong algorithms that lane.hpp names, and must catch every one.
-#ifndef CLOISTER_LANE_MUTANT
-#define CLOISTER_LANE_MUTANT 0
-#endif
-
 namespace cloister::core {
 namespace {
 
@@ -152,9 +147,13 @@ Opened open_next(const View& view, u32 cpu, u8* lane, Active before) {
         if (view.mode == static_cast<u32>(Mode::discard) && slot.number() != 0 && !slot.taken())
             return try_drop(cpu, lane, before) == Try::done ? Opened::dropped : Opened::again;
         const Slot claim = Slot::of(number, false, slot.descriptor(index), index);
+#if CLOISTER_LANE_MUTANT == 2
+        __atomic_store_n(word, claim.word, __ATOMIC_SEQ_CST);
+#else
         u64 expected = slot.word;
         if (!__atomic_compare_exchange_n(word, &expected, claim.word, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))  // W7
             return Opened::again;
+#endif
         slot = claim;
     }
     if (slot.descriptor(index) >= view.descs || before.descriptor() >= view.descs) return Opened::broken;

@@ -13,20 +13,19 @@
 // ROLES, AND WHICH FIELD EACH MAY TOUCH
 //
 //   writer    any thread that runs on the lane's CPU with rseq registered. In a sequence on that CPU: active, lost, all
-//   of a
-//             descriptor, the bytes of the sub-buffer that `active` names. Anywhere: slot words, by compare-and-swap
-//             only, from exactly {k-N} to {k} (a claim).
+//             of a descriptor, the bytes of the sub-buffer that `active` names. Anywhere: slot words, by
+//             compare-and-swap only, from exactly {k-N} to {k} (a claim).
 //   snapshot  reads only. Any number of them, from any process.
-//   drain     one per channel (the segment's lock file sees to that). Slot words, by compare-and-swap only, of
-//   sub-buffers that
-//             are full: in overwrite mode it puts its spare descriptor in place of the full one, in discard mode it
-//             sets `taken`. `drained` is its own.
+//   drain     one per channel (a lock on the segment sees to that). Slot words, by compare-and-swap only, of
+//             sub-buffers that are full: in overwrite mode it puts its spare descriptor in place of the full one, in
+//             discard mode it sets `taken`. `drained` is its own.
 //
 //
 // LAYOUT (offsets in bytes from the lane's begin; N slots, a power of two, at least 2; D = N + 1 descriptors)
 //
-//   0            active   {sequence number : 48, descriptor : 16}      the sub-buffer that is being written; 0: none
-//   yet 8            lost     events that found no room in this lane, ever 64 + 64 d    descriptor d:
+//   0            active   {sequence number : 48, descriptor : 16}      the sub-buffer that is being written; 0: none yet
+//   8            lost     events that found no room in this lane, ever
+//   64 + 64 d    descriptor d:
 //     +0         commit   {time >> 27 : 32, bytes left : 32}   time of the last event (or of the begin), room after it
 //     +8         sequence number of what it holds
 //     +16, +24   begin, end: TSC when the sub-buffer was opened; when the next one was
@@ -49,15 +48,12 @@
 // WHAT CAN BE LOST, AND HOW IT IS COUNTED
 //
 //   L1  Discard mode: an event that finds the next slot not yet taken by the drain. Counted in `lost`, in a sequence of
-//   its
-//       own that checks CPU and `active` again, so the count is exact, and exact per sub-buffer (+32, +40).
+//       its own that checks CPU and `active` again, so the count is exact, and exact per sub-buffer (+32, +40).
 //   L2  Overwrite mode: whole sub-buffers, oldest first. Nobody counts them: a hole in the sequence numbers shows them.
 //   L3  An event larger than a quarter of a sub-buffer is refused (Wrote::too_big): its caller splits it.
 //   L4  A writer that is killed loses the event whose sequence it had not finished, and nothing else. A claim that it
-//   made
-//       is the lane's: the next writer goes on with it.
-//   L5  Events of threads without rseq, of vfork children, and of children of fork before they have a segment of their
-//   own: refused
+//       made is the lane's: the next writer goes on with it.
+//   L5  Events of threads without rseq and of children of fork, before they have a segment of their own: refused
 //       (Wrote::no_lane), and counted by the caller.
 //
 //
@@ -66,58 +62,55 @@
 //   A  An event whose write returned Wrote::done is in the sub-buffer that `active` named, whole, and after every event
 //      that was committed on this CPU before.
 //   B  Within a lane, timestamps do not go down: the clock is read inside the sequence. ("RDTSC ... is guaranteed to
-//   return a
-//      monotonically increasing unique value whenever executed", Intel SDM vol. 3B, 18.17.) A suspended machine or a
-//      migrated virtual one may come back with a lower clock: then the writer opens a new sub-buffer (its begin is
-//      below the previous one's end, and readers say so); within a sub-buffer time never goes back.
+//      return a monotonically increasing unique value whenever executed", Intel SDM vol. 3B, 18.17.) A suspended
+//      machine or a migrated virtual one may come back with a lower clock: then the writer opens a new sub-buffer (its
+//      begin is below the previous one's end, and readers say so); within a sub-buffer time never goes back.
 //   C  A reader that took [begin of events, position of the commit word) and then found the slot word unchanged has
-//   whole
-//      events of that sub-buffer, all that were committed before it read the commit word.
+//      whole events of that sub-buffer, all that were committed before it read the commit word.
 //   D  At most one sub-buffer of a lane is open. One is full as soon as `active` has passed it; nobody has to mark it.
 //   E  Whatever is in the segment, a writer stores only inside of the lane: everything that steers its stores is either
-//   in its
-//      private View or compared with it. A hostile peer can spoil the data, and nothing else.
+//      in its private View or compared with it. A hostile peer can spoil the data, and nothing else.
 //   F  A sequence copies a bounded amount (kMaxEvent), so it makes progress at any rate of interruptions that lets some
-//      hundred instructions pass.
+//      hundreds of instructions pass.
 //
 //
 // WHY TWO SWITCHES CANNOT OVERLAP
 //
 // A switch has two steps, and its thread may die, stall or migrate between any two instructions of them.
 //   (1) Claim. From active = {k-1, d}, compare-and-swap slot k mod N from exactly {k-N} (0 before the first lap) to
-//   {k}. Whoever
-//       finds {k} already there goes on with that claim. Two threads cannot make different claims for k, as the swap
-//       begins at a word that occurs once; and nobody can claim k+1, as `active` still says k-1.
+//       {k}. Whoever finds {k} already there goes on with that claim. Two threads cannot make different claims for k,
+//       as the swap begins at a word that occurs once; and nobody can claim k+1, as `active` still says k-1.
 //   (2) Open, in one sequence on that CPU that begins by comparing the *whole* active word with the one that step 1
-//   began with:
-//       close the old descriptor, fill in the new one, and last store {k, d'}. A thread that stalled after (1) and
-//       wakes up laps later finds another sequence number. Comparing the descriptor alone would let it through when the
-//       same descriptor is active again (mutant 1), and fill in a descriptor that has events already.
+//       began with: close the old descriptor, fill in the new one, and last store {k, d'}. A thread that stalled after
+//       (1) and wakes up laps later finds another sequence number. Comparing the descriptor alone would let it through
+//       when the same descriptor is active again (mutant 1), and fill in one that has events already.
 // As step 2 is one sequence, the descriptor is filled in by the one thread that opens it. Filling it in before (mutant
-// 4) would let a stalled thread wipe a sub-buffer that another has opened meanwhile. "Raise the slot to k if it is
-// less" (mutant 2) would let a thread that stalled before (1) claim a sub-buffer back that is laps ahead by now.
+// 4) would let a stalled thread wipe a sub-buffer that another has opened meanwhile.
+// "Raise the slot to k where it is less" (mutant 2: comparison and store are two steps) would let a thread that stalled
+// in between take back a sub-buffer that is laps ahead by now.
 //
 //
 // PSEUDOCODE
 //
-//   write(id, payload):                              # one sequence
-//     cpu = rseq.cpu_id                              ; >= view.cpus: slow       (never cpu_id_start: some allocators
-//     own it) d = lane(cpu).active.descriptor                ; >= view.descs: slow      W1 {high, left} =
-//     descriptor(d).commit            ;                          W2 t = rdtsc                                      ; t
-//     >> 27 != high: slow new = left - need                              ; left < need or left > size: slow store
-//     header, payload at end(d) - left descriptor(d).commit = {high, new}             ;                          W3,
-//     the commit
+//   write(id, payload):                            # one sequence
+//     cpu = rseq.cpu_id                            ; >= view.cpus: slow (never cpu_id_start: some allocators own it)
+//     d = lane(cpu).active.descriptor              ; >= view.descs: slow                 W1
+//     {high, left} = descriptor(d).commit          ;                                     W2
+//     t = rdtsc                                    ; t >> 27 != high: slow
+//     new = left - need                            ; left < need or left > size: slow
+//     store header, payload at end(d) - left
+//     descriptor(d).commit = {high, new}           ; the commit                          W3
 //
 //   slow(id, payload):
-//     again:  a = active                                                        W4
+//     again:  a = active                                                                 W4
 //             commit has room for it with a long header -> the same sequence with a long header; else:
-//             k = a.k + 1; w = slot[k mod N]                                    W5
+//             k = a.k + 1; w = slot[k mod N]                                             W5
 //             if w.k != k:
-//               w.k != max(k - N, 0)                 -> again
-//               discard mode, w.k != 0, not w.taken  -> drop; return            W6 (a sequence: cpu, active == a,
-//               ++lost) compare-and-swap slot from w to {k, 0, w.descriptor}            W7; failed -> again
-//             open                                                              W8 (a sequence: cpu, active == a, fill
-//             in, active) again
+//               w.k != max(k - N, 0) -> again
+//               discard mode, w.k != 0, not w.taken -> a sequence: cpu, active == a, ++lost; return      W6
+//               compare-and-swap slot from w to {k, 0, w.descriptor}; failed -> again    W7
+//             a sequence: cpu, active == a, close the old, fill in the new, active       W8
+//             again
 //
 //   snapshot(slot i):                                                           R1..R5
 //     w = slot[i]; a = active; w.k == 0 or w.k > a.k or w.taken -> nothing here
@@ -127,37 +120,40 @@
 //   is the time of the last event, and lies after the first.
 //
 //   drain, overwrite mode: of the lowest k > drained with k < active.k, w = slot[k mod N] == {k, not taken}:
-//     compare-and-swap w -> {k, taken, spare}                                   R6; the old descriptor is the drain's
-//     now put it in a safe place; drained = k; it is the next spare
+//     compare-and-swap w -> {k, taken, spare}; the old descriptor is the drain's now     R6
+//     put it in a safe place; drained = k; it is the next spare
 //   The spare is the descriptor that no slot holds, so nothing about it needs to be written down. If its sequence
-//   number is above `drained`, a drain died with it in its hands: it is read again. drain, discard mode: read in place,
-//   put it in a safe place, compare-and-swap w -> {k, taken, same descriptor}. R7
+//   number is above `drained`, a drain died with it in its hands: it is read again.
+//   drain, discard mode: read in place, put it in a safe place, compare-and-swap w -> {k, taken, same descriptor}. R7
 //
 //
-// MEMORY ORDERS (x86-64: loads acquire and stores release by themselves; what is named here is for the compiler and the
-// model)
+// MEMORY ORDERS (on x86-64 every load acquires and every store releases: these are for the compiler, and for the model)
 //
-//   id  site                       operation          order      pairs with  what breaks if weaker
-//   W1  write, active              load in sequence   relaxed    -           nothing: only this CPU stores it
-//   W2  write, commit              load in sequence   relaxed    -           nothing: only this CPU stores it
-//   W3  write, commit              store, the last    release    R3          a reader copies bytes that are not yet
-//   there W4  slow, active               load               acquire    W8          the slot read next could be older
-//   than the claim W5  slow, slot                 load               acquire    W7 R6 R7    a sub-buffer that a drain
-//   still reads W6  drop, lost                 store, the last    release    R4          - W7  claim, slot
-//   compare-and-swap   seq_cst    R1 R5       a reader's second look misses the claim that
-//                                                                            precedes new bytes
-//   W8  open, active               store, the last    release    R2 W4       a reader sees the new number with the old
-//   descriptor R1  snapshot, slot             load               acquire    W7 R6       - R2  snapshot, active load
-//   acquire    W8          the descriptor's old contents under a new number R3  snapshot, commit           load acquire
-//   W3          bytes that are not yet there R4  snapshot, lost             load               acquire    W6          -
-//   R5  snapshot, slot once more   fence, load        acquire    W7          bytes of the next lap in the copy
-//   R6  drain, overwrite           compare-and-swap   seq_cst    W7          writer and drain own one descriptor
-//   R7  drain, discard             compare-and-swap   release    W5          the writer overwrites what is still being
-//   read
+//   id  site                  operation         order    pairs with  what breaks if weaker
+//   W1  write, active         load in sequence  relaxed  -           nothing: only this CPU stores it
+//   W2  write, commit         load in sequence  relaxed  -           nothing: only this CPU stores it
+//   W3  write, commit         store, the last   release  R3          a reader copies bytes that are not there yet
+//   W4  slow, active          load              acquire  W8          the slot read next is older than the claim
+//   W5  slow, slot            load              acquire  W7 R6 R7    the writer fills what a drain still reads
+//   W6  drop, lost            store, the last   release  R4          a count from before the sub-buffer it belongs to
+//   W7  claim, slot           compare-and-swap  seq_cst  R1 R5       new bytes are seen before the claim, in a copy
+//   W8  open, active          store, the last   release  R2 W4       the new number is seen with the old descriptor
+//   R1  snapshot, slot        load              acquire  W7 R6       the descriptor is read before its number
+//   R2  snapshot, active      load              acquire  W8          the old descriptor is read under the new number
+//   R3  snapshot, commit      load              acquire  W3          bytes that are not there yet
+//   R4  snapshot, lost        load              acquire  W6          a count from before the sub-buffer it belongs to
+//   R5  snapshot, slot again  fence, load       acquire  W7          bytes of the next lap in the copy
+//   R6  drain, overwrite      compare-and-swap  seq_cst  W7          writer and drain own one descriptor
+//   R7  drain, discard        compare-and-swap  release  W5          the writer fills what is still being read
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+// The tests build the wrong algorithms that are named above as well, and must catch each (tests/step).
+#ifndef CLOISTER_LANE_MUTANT
+#define CLOISTER_LANE_MUTANT 0
+#endif
 
 namespace cloister::core {
 

@@ -46,7 +46,7 @@ struct SubBuffer {
     const Active active = active_of(lane);                        // R2
     const u32 d = slot.descriptor(index);
     if (slot.number() == 0 || slot.taken() || d >= shape.descriptors()) return false;
-#ifndef CLOISTER_READER_MUTANT_3
+#if CLOISTER_LANE_MUTANT != 3
     if (slot.number() > active.number()) return false;
 #endif
     const u8* descriptor = lane + shape.descriptor(d);
@@ -62,7 +62,11 @@ struct SubBuffer {
     const u32 left = commit.left();
     if (left > shape.size - kPacketHeader) return false;  // scribbled on
     out.content = shape.size - left;
+#if CLOISTER_LANE_MUTANT == 5
+    out.begin = u64{commit.high()} << kTimeBits;
+#else
     out.begin = lane_words::load(descriptor + offsetof(Descriptor, begin));
+#endif
     out.end = out.open ? 0 : lane_words::load(descriptor + offsetof(Descriptor, end));
     out.data = lane + shape.buffer(d);
     out.seen = slot;
