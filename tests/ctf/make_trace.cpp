@@ -1,0 +1,171 @@
+// make_trace DIR KIND [COUNT]: traces whose every event is known to the tests that call it.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ctf/encoder.hpp"
+#include "ctf/trace_writer.hpp"
+
+using namespace cloister;
+using namespace cloister::ctf;
+
+namespace {
+
+void must(const Result<void>& done) {
+    if (done) return;
+    std::fputs(done.error().text().c_str(), stderr);
+    std::exit(1);
+}
+
+// The same in every run, so that a failure can be looked at again.
+constexpr Uuid kUuid{0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0x4c, 0xfe, 0x81, 0x02, 3, 4, 5, 6, 7, 8};
+
+Preamble preamble(std::uint64_t frequency) {
+    Preamble out;
+    out.uuid = kUuid;
+    out.clock = {.frequency = frequency, .offset_s = 1'700'000'000, .offset = 7, .absolute = true};
+    out.hostname = "host \"1\"";
+    out.version_minor = 1;
+    out.environment = {{"note", "back\\slash"}};
+    out.channels = {{"book", 0}, {"slow", 1}};
+    return out;
+}
+
+TraceWriter create(const std::string& directory, const Preamble& what) {
+    auto writer = TraceWriter::create(directory, what);
+    if (!writer) must(fail(writer.error()));
+    return std::move(*writer);
+}
+
+// One event that has every type of field, with values at their limits.
+EventClass everything() {
+    EventClass out{.name = "test:everything", .id = 0, .fields = {}};
+    for (const unsigned bits : {8U, 16U, 32U, 64U}) {
+        out.fields.push_back(Field::of_integer("u" + std::to_string(bits), {.bits = bits}));
+        out.fields.push_back(Field::of_integer("i" + std::to_string(bits), {.bits = bits, .is_signed = true}));
+    }
+    const std::vector<Label> sides{{"buy", 0, 0}, {"sell", 1, 1}, {"other", 2, 9}};
+    out.fields.push_back(Field::of_pointer("pointer"));
+    out.fields.push_back(Field::of_float("ratio"));
+    out.fields.push_back(Field::of_double("price"));
+    out.fields.push_back(Field::of_enumeration("side", {.bits = 8}, sides));
+    out.fields.push_back(
+        Field::of_enumeration("change", {.bits = 32, .is_signed = true}, {{"less", -5, -1}, {"same", 0, 0}}));
+    out.fields.push_back(Field::of_boolean("flag"));
+    out.fields.push_back(Field::of_string("string"));  // a keyword of TSDL
+    out.fields.push_back(Field::of_bytes("struct", 4));
+    out.fields.push_back(Field::of_integer("array", {.bits = 16}).times(3));
+    out.fields.push_back(Field::of_integer("sequence", {.bits = 32, .is_signed = true}).sequence());
+    out.fields.push_back(Field::of_double("doubles").sequence());
+    out.fields.push_back(Field::of_string("words").times(2));
+    return out;
+}
+
+void put_everything(Encoder& to, std::uint64_t time, bool most) {
+    to.event(0, time);
+    to.put<std::uint8_t>(most ? 0xff : 0).put<std::int8_t>(most ? -128 : 127);
+    to.put<std::uint16_t>(most ? 0xffff : 0).put<std::int16_t>(most ? -32768 : 32767);
+    to.put<std::uint32_t>(most ? 0xffffffff : 0).put<std::int32_t>(most ? INT32_MIN : INT32_MAX);
+    to.put<std::uint64_t>(most ? UINT64_MAX : 0).put<std::int64_t>(most ? INT64_MIN : INT64_MAX);
+    to.put<std::uint64_t>(0xdeadbeef0000cafe).put(0.25F).put(most ? -1e300 : 100.5);
+    to.put<std::uint8_t>(most ? 1 : 7).put<std::int32_t>(most ? -3 : 0).put(most);
+    to.put(most ? std::string_view("") : std::string_view("ein \"Wort\"\tg\xc3\xbcltig"));
+    to.put_array<std::uint8_t>(std::array<std::uint8_t, 4>{0, 1, 0x7f, 0xff});
+    to.put_array<std::uint16_t>(std::array<std::uint16_t, 3>{1, 2, 65535});
+    const std::vector<std::int32_t> some{-1, 0, 1};
+    to.put_sequence(most ? std::span<const std::int32_t>(some) : std::span<const std::int32_t>());
+    const std::vector<double> doubles{0.5, -2};
+    to.put_sequence(std::span<const double>(doubles));
+    to.put("first").put("second");
+}
+
+void write(TraceWriter& writer, const PacketInfo& base, Encoder& events) {
+    PacketInfo info = base;
+    if (info.timestamp_end == 0) info.timestamp_begin = events.first(), info.timestamp_end = events.last();
+    must(writer.write(info, events.events()));
+    events.clear();
+}
+
+// Every type, both headers, times that wrap the 27 bits and jump beyond them, two channels.
+void fields(const std::string& directory, std::uint64_t) {
+    TraceWriter writer = create(directory, preamble(1'000'000'000));
+    must(writer.add(everything()));
+    must(writer.add({.name = "test:empty", .id = 30, .loglevel = 6, .fields = {}}));
+    must(writer.add({.name = "test:extended", .id = 1000, .fields = {Field::of_integer("n", {.bits = 32})}}));
+    must(writer.add({.name = "test:other", .id = 0, .stream_id = 1, .fields = {Field::of_integer("n", {.bits = 8})}}));
+    Encoder events;
+    put_everything(events, 1'000, false);
+    events.event(30, (1U << 27U) + 999);          // the farthest that a compact header reaches: it wraps
+    events.event(30, (1U << 27U) + 999);          // at the same time
+    events.event(30, (std::uint64_t{3} << 27U));  // beyond
+    events.event(1000, std::uint64_t{5} << 40U);
+    events.put<std::uint32_t>(77);
+    put_everything(events, (std::uint64_t{5} << 40U) + 1, true);
+    write(writer, {.stream_id = 0, .stream_instance = 0}, events);
+    for (std::uint8_t n = 0; n < 3; ++n) events.event(0, 500 + n), events.put(n);
+    write(writer, {.stream_id = 1, .stream_instance = 3, .timestamp_begin = 400, .timestamp_end = 600, .cpu = 3},
+          events);
+    must(writer.finish());
+}
+
+// What was lost, between which events: by the running total, and by the numbers of the packets.
+void losses(const std::string& directory, std::uint64_t) {
+    TraceWriter writer = create(directory, preamble(1'000'000'000));
+    must(writer.add({.name = "test:n", .id = 1, .fields = {Field::of_integer("n", {.bits = 8})}}));
+    Encoder events;
+    const auto packet = [&](std::uint64_t number, std::uint64_t discarded, std::uint64_t time, int count) {
+        for (int i = 0; i < count; ++i) {
+            events.event(1, time + static_cast<std::uint64_t>(i));
+            events.put(static_cast<std::uint8_t>(i));
+        }
+        write(writer,
+              {.stream_instance = 2,
+               .timestamp_begin = time,
+               .timestamp_end = time + 100,
+               .sequence_number = number,
+               .events_discarded = discarded,
+               .cpu = 2},
+              events);
+    };
+    packet(0, 0, 1'000, 2);
+    packet(1, 4, 2'000, 0);  // a packet without events: it says only that 4 were lost
+    packet(2, 9, 3'000, 2);
+    packet(5, 9, 4'000, 1);  // packets 3 and 4 are missing
+    packet(7, 11, 5'000, 1);
+    must(writer.finish());
+}
+
+// A clock whose cycles are no nanoseconds.
+void cycles(const std::string& directory, std::uint64_t count) {
+    TraceWriter writer = create(directory, preamble(2'999'999'937));
+    must(writer.add({.name = "test:n", .id = 1, .fields = {Field::of_integer("n", {.bits = 64})}}));
+    Encoder events;
+    for (std::uint64_t n = 0; n < count; ++n) {
+        events.event(1, 123'456'789'012'345 + n * 12'345'679);
+        events.put(n);
+    }
+    write(writer, {}, events);
+    must(writer.finish());
+}
+
+// Nothing happened.
+void empty(const std::string& directory, std::uint64_t) { must(create(directory, preamble(1'000'000'000)).finish()); }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const std::map<std::string_view, std::function<void(const std::string&, std::uint64_t)>> kinds{
+        {"fields", fields}, {"losses", losses}, {"cycles", cycles}, {"empty", empty}};
+    if (argc < 3 || !kinds.contains(argv[2])) {
+        std::fputs("usage: make_trace DIR fields|losses|cycles|empty [COUNT]\n", stderr);
+        return 2;
+    }
+    kinds.at(argv[2])(argv[1], argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 100);
+    return 0;
+}
