@@ -53,7 +53,7 @@ Try try_long(const View& view, u32 id, const void* payload, u32 bytes) {
              CLOISTER_RSEQ_END
              :
              : [rseq] "r"(cloister_rseq_offset), [view] "r"(&view), [id] "r"(id), [payload] "r"(payload),
-               [bytes] "r"(bytes), [need] "r"(need), [bits] "i"(kTimeBits)
+               [bytes] "r"(padded(bytes)), [need] "r"(need), [bits] "i"(kTimeBits)
              : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "memory", "cc"
              : again, slow);
     return Try::done;

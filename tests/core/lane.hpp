@@ -101,6 +101,7 @@ inline Decoded decode(const SubBuffer& at) {
         out.events.push_back(event);
         pos += size;
         if (pos > at.content) return wrong("an event beyond the end");
+        pos = padded(pos);
     }
     return out;
 }

@@ -39,7 +39,7 @@
 // no bytes left, so that a writer takes the slow path and opens sub-buffer 1.
 //
 // A sub-buffer begins with kPacketHeader bytes of room for a reader to put a packet's header in a copy; events follow.
-// An event is 4-byte aligned: a header of 4 bytes {low 27 bits of the TSC : 27, id : 5}, then its payload, padded to 4.
+// An event begins at a multiple of 4: a header of 4 bytes {low 27 bits of the TSC : 27, id : 5}, then its payload.
 // If the clock's high part is not that of the commit word, or the id is above 30, the header is 16 bytes {id field 31;
 // id : 32; TSC : 64}. One store commits position and reference of the next timestamp. Bytes beyond the commit are
 // scratch of sequences that were restarted.
@@ -97,7 +97,7 @@
 //     d = lane(cpu).active.descriptor              ; >= view.descs: slow                 W1
 //     {high, left} = descriptor(d).commit          ;                                     W2
 //     t = rdtsc                                    ; t >> 27 != high: slow
-//     new = left - need                            ; left < need or left > size: slow
+//     left &= ~3; new = left - need                ; left < need or left > size: slow
 //     store header, payload at end(d) - left
 //     descriptor(d).commit = {high, new}           ; the commit                          W3
 //

@@ -56,7 +56,7 @@ extern "C" {
     "orq %%rdx, %%rax\n"
 // rsi: where the event goes; r8d: what is left after it. Both bounds: a hostile `left` must not lead out of the lane.
 #define CLOISTER_FIND_ROOM                            \
-    "movl %%r8d, %%r8d\n"                             \
+    "andl $-4, %%r8d\n"                               \
     "cmpq 32(%[view]), %%r8\n" /* View::size */       \
     "ja %l[slow]\n"                                   \
     "imulq 32(%[view]), %%rsi\n"                      \
@@ -112,8 +112,8 @@ slow:
     return write_slow(view, id, words, sizeof words);
 }
 
-// An event whose payload is staged at `payload`: `bytes`, a multiple of 4, at most kMaxEvent - kLongHeader. It must not
-// fault when read: a fault inside of the sequence would abort it for ever.
+// An event whose payload is staged at `payload`: at most Shape::largest() - kLongHeader bytes, which must not fault when
+// read (a fault inside of the sequence would abort it for ever), nor must those that follow up to a multiple of 4.
 [[nodiscard, gnu::always_inline]] inline Wrote write_staged(const View& view, u32 id, const void* payload, u32 bytes) {
     const u32 need = kShortHeader + bytes;
 again:
@@ -147,7 +147,7 @@ again:
              CLOISTER_RSEQ_END
              :
              : [rseq] "r"(cloister_rseq_offset), [view] "r"(&view), [id] "ri"(id), [payload] "r"(payload),
-               [bytes] "r"(bytes), [need] "r"(need), [bits] "i"(kTimeBits)
+               [bytes] "r"(padded(bytes)), [need] "r"(need), [bits] "i"(kTimeBits)
              : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "memory", "cc"
              : again, slow);
     return Wrote::done;

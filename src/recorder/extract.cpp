@@ -1,0 +1,197 @@
+#include "recorder/extract.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+
+#include "cloister/core/lane_reader.hpp"
+#include "system/files.hpp"
+
+namespace cloister::recorder {
+namespace {
+
+constexpr std::uint64_t kSecond = 1'000'000'000;
+
+std::span<const std::byte> events_of(const core::SubBuffer& at, const core::u8* copy) {
+    return {reinterpret_cast<const std::byte*>(copy) + core::kPacketHeader, at.content - core::kPacketHeader};
+}
+
+ctf::PacketInfo info_of(std::size_t channel, std::uint32_t cpu, const core::SubBuffer& at, std::uint64_t end) {
+    return {.stream_id = static_cast<std::uint32_t>(channel),
+            .stream_instance = cpu,
+            .timestamp_begin = at.begin,
+            .timestamp_end = std::max(at.begin, end),
+            .sequence_number = at.number - 1,
+            .events_discarded = at.lost_end,
+            .cpu = cpu};
+}
+
+// An end for a sub-buffer that is still open: no event in it is later. The commit word has the high part of the last one.
+std::uint64_t end_of_open(const core::u8* lane, const Segment::Channel& channel, const core::SubBuffer& at) {
+    const core::Commit commit{core::lane_words::load(lane + channel.shape.descriptor(at.descriptor))};
+    return (std::uint64_t{commit.high()} + 1) << core::kTimeBits;
+}
+
+// Classes that have come since.
+Result<void> add_classes(ctf::TraceWriter& trace, const Segment& segment, std::size_t& known) {
+    const auto classes = segment.classes();
+    if (!classes) return tl::unexpected(classes.error());
+    for (; known < classes->size(); ++known) {
+        const auto& event = (*classes)[known];
+        if (auto ok = trace.add(event.channel, event.id, event.text); !ok) return ok;
+    }
+    return {};
+}
+
+struct Copy {
+    core::SubBuffer at;
+    std::uint64_t end = 0;
+    std::vector<core::u8> bytes;
+};
+
+// The newest unbroken run. The oldest go first: they are the next to be overwritten.
+std::vector<Copy> copy_lane(const core::u8* lane, const Segment::Channel& channel, Extracted& extracted) {
+    std::vector<Copy> run;
+    for (core::u32 i = 0; i < channel.shape.slots; ++i)
+        if (core::SubBuffer at; core::look(lane, channel.shape, i, at)) run.push_back({at, at.end, {}});
+    std::ranges::sort(run, {}, [](const Copy& copy) { return copy.at.number; });
+    std::size_t first = 0;
+    for (std::size_t i = 0; i < run.size(); ++i) {
+        Copy& copy = run[i];
+        if (copy.at.open) copy.end = end_of_open(lane, channel, copy.at);
+        copy.bytes.assign(copy.at.data, copy.at.data + copy.at.content);
+        const bool good = core::still(lane, channel.shape, copy.at);
+        extracted.overwritten += !good;
+        if (!good)
+            first = i + 1;
+        else if (i > first && copy.at.number != run[i - 1].at.number + 1)
+            first = i;  // one between was just being switched
+    }
+    run.erase(run.begin(), run.begin() + static_cast<std::ptrdiff_t>(first));
+    return run;
+}
+
+}  // namespace
+
+ctf::Preamble preamble_of(const Segment& segment) {
+    const SegmentHeader& header = segment.header();
+    ctf::Preamble out;
+    std::copy_n(header.uuid, out.uuid.size(), out.uuid.begin());
+    const ClockReading first = header.first;
+    ClockReading last = header.last;
+    // A program that runs may have read its clocks long ago: the longer the time between, the better the frequency. Not after
+    // another boot, whose TSC has begun anew.
+    const ClockReading now = read_clocks();
+    const auto plausible = [&](const ClockReading& reading) {
+        return reading.tsc > first.tsc && reading.raw_ns > first.raw_ns &&
+               std::llabs(static_cast<long long>((reading.realtime_ns - first.realtime_ns) -
+                                                 (reading.raw_ns - first.raw_ns))) < static_cast<long long>(kSecond);
+    };
+    if (plausible(now)) last = now;
+    const double seconds = static_cast<double>(last.raw_ns - first.raw_ns) / 1e9;
+    const double hz = seconds > 0 ? static_cast<double>(last.tsc - first.tsc) / seconds : 1e9;
+    out.clock.frequency = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::llround(hz)));
+    out.clock.absolute = true;
+    // ns since 1970 when the TSC was 0, as whole seconds and the cycles of the rest.
+    const auto since_zero =
+        static_cast<std::int64_t>(static_cast<double>(first.tsc) / static_cast<double>(out.clock.frequency) * 1e9);
+    const std::int64_t zero_ns = static_cast<std::int64_t>(first.realtime_ns) - since_zero;
+    out.clock.offset_s =
+        zero_ns / static_cast<std::int64_t>(kSecond) - (zero_ns % static_cast<std::int64_t>(kSecond) < 0);
+    const auto rest = static_cast<double>(zero_ns - out.clock.offset_s * static_cast<std::int64_t>(kSecond)) / 1e9;
+    out.clock.offset = static_cast<std::uint64_t>(rest * static_cast<double>(out.clock.frequency));
+    utsname machine{};
+    if (uname(&machine) == 0) out.hostname = machine.nodename;
+    out.environment = {{"comm", std::string(header.comm, strnlen(header.comm, sizeof header.comm))},
+                       {"vpid", std::to_string(header.pid)}};
+    for (std::size_t i = 0; i < segment.channels().size(); ++i)
+        out.channels.push_back({segment.channels()[i].name, static_cast<std::uint32_t>(i)});
+    return out;
+}
+
+Result<Extracted> snapshot(const Segment& segment, const std::string& directory) {
+    Extracted extracted;
+    std::vector<std::pair<ctf::PacketInfo, std::vector<core::u8>>> packets;
+    for (std::size_t c = 0; c < segment.channels().size(); ++c)
+        for (std::uint32_t cpu = 0; cpu < segment.cpus(); ++cpu)
+            for (auto& copy : copy_lane(segment.lane(c, cpu), segment.channels()[c], extracted))
+                packets.emplace_back(info_of(c, cpu, copy.at, copy.end), std::move(copy.bytes));
+    auto trace = ctf::TraceWriter::create(directory, preamble_of(segment));
+    if (!trace) return tl::unexpected(trace.error());
+    // After the events were copied: a class is there before its first event.
+    std::size_t known = 0;
+    if (auto ok = add_classes(*trace, segment, known); !ok) return tl::unexpected(ok.error());
+    for (const auto& [info, bytes] : packets) {
+        const std::span<const std::byte> all = std::as_bytes(std::span(bytes));
+        if (auto ok = trace->write(info, all.subspan(core::kPacketHeader)); !ok) return tl::unexpected(ok.error());
+        ++extracted.packets;
+        extracted.bytes += bytes.size() - core::kPacketHeader;
+    }
+    if (auto ok = trace->finish(); !ok) return tl::unexpected(ok.error());
+    return extracted;
+}
+
+Result<Drain> Drain::begin(Segment segment, const std::string& directory) {
+    // Held by the open file, so it goes with whoever holds it, however that ends.
+    if (flock(segment.fd().get(), LOCK_EX | LOCK_NB) != 0)
+        return fail(
+            {.what = "cannot drain this segment",
+             .needs = "to be the only one who does",
+             .found = errno == EWOULDBLOCK ? "another drain is at work (lslocks shows it)" : std::strerror(errno),
+             .set = "end that one, or take a snapshot, which any number may do"});
+    auto trace = ctf::TraceWriter::create(directory, preamble_of(segment));
+    if (!trace) return tl::unexpected(trace.error());
+    return Drain(std::move(segment), std::move(*trace));
+}
+
+Result<Extracted> Drain::run() {
+    Extracted extracted;
+    for (std::size_t c = 0; c < segment_->channels().size(); ++c) {
+        const auto& channel = segment_->channels()[c];
+        for (std::uint32_t cpu = 0; cpu < segment_->cpus(); ++cpu) {
+            core::u8* lane = segment_->lane(c, cpu);
+            core::SubBuffer at;
+            core::Took took = core::Took::nothing;
+            // At most a lane's worth in a turn, so that one busy lane does not keep the others waiting.
+            for (core::u32 n = 0;
+                 n < channel.shape.slots && (took = core::take(lane, channel.shape, at)) == core::Took::one; ++n) {
+                if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return tl::unexpected(ok.error());
+                if (auto ok = trace_.write(info_of(c, cpu, at, at.end), events_of(at, at.data)); !ok)
+                    return tl::unexpected(ok.error());
+                core::give_back(lane, channel.shape, at);
+                ++extracted.packets;
+                extracted.bytes += at.content - core::kPacketHeader;
+            }
+            extracted.broken += took == core::Took::broken;
+        }
+    }
+    return extracted;
+}
+
+Result<Extracted> Drain::finish() {
+    auto extracted = run();
+    if (!extracted) return extracted;
+    for (std::size_t c = 0; c < segment_->channels().size(); ++c) {
+        for (std::uint32_t cpu = 0; cpu < segment_->cpus(); ++cpu) {
+            for (const auto& copy : copy_lane(segment_->lane(c, cpu), segment_->channels()[c], *extracted)) {
+                if (copy.at.number <= core::drained_of(segment_->lane(c, cpu), segment_->channels()[c].shape)) continue;
+                if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return tl::unexpected(ok.error());
+                if (auto ok = trace_.write(info_of(c, cpu, copy.at, copy.end), events_of(copy.at, copy.bytes.data()));
+                    !ok)
+                    return tl::unexpected(ok.error());
+                ++extracted->packets;
+                extracted->bytes += copy.bytes.size() - core::kPacketHeader;
+            }
+        }
+    }
+    if (auto ok = trace_.finish(); !ok) return tl::unexpected(ok.error());
+    return extracted;
+}
+
+}  // namespace cloister::recorder

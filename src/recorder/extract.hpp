@@ -1,0 +1,52 @@
+// From a segment to a trace: snapshots, and the drain.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "ctf/trace_writer.hpp"
+#include "recorder/segment.hpp"
+
+namespace cloister::recorder {
+
+// The beginning of a trace of this segment: its clock, its channels, whose it is.
+[[nodiscard]] ctf::Preamble preamble_of(const Segment& segment);
+
+struct Extracted {
+    std::uint64_t packets = 0, bytes = 0;  // of events
+    std::uint64_t overwritten = 0;         // sub-buffers that were overwritten while they were copied
+    std::uint64_t broken = 0;  // lanes whose words cannot be (a hostile or dying peer); left out from there on
+};
+
+// Copies what is in all lanes now into a trace: one unbroken run of sub-buffers for each lane that ends with what was committed when
+// its turn came. Writers run on; nothing in the segment is changed. Errors: those of the trace writer.
+[[nodiscard]] Result<Extracted> snapshot(const Segment& segment, const std::string& directory);
+
+// Takes full sub-buffers away as they come and writes them to a trace. One at a time for each segment: a lock on the file sees
+// to that.
+class Drain {
+public:
+    // Errors: another drain is at work (who), those of TraceWriter::create.
+    [[nodiscard]] static Result<Drain> begin(Segment segment, const std::string& directory);
+
+    // Everything that is full now. Call it often enough: a lane holds N sub-buffers.
+    [[nodiscard]] Result<Extracted> run();
+    // The end: what is full and what is still open, and closes the trace. The program may go on, but what it writes into the
+    // sub-buffers that were open is not in this trace.
+    [[nodiscard]] Result<Extracted> finish();
+
+private:
+    explicit Drain(Segment segment, ctf::TraceWriter trace)
+        : segment_(std::make_unique<Segment>(std::move(segment))), trace_(std::move(trace)) {}
+
+    std::unique_ptr<Segment> segment_;
+    ctf::TraceWriter trace_;
+    std::size_t classes_ = 0;  // that are in the trace already
+};
+
+}  // namespace cloister::recorder

@@ -1,0 +1,49 @@
+// A recorder: a segment of this process and the means to write into it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "cloister/core/lane_writer.hpp"
+#include "recorder/segment.hpp"
+
+namespace cloister::recorder {
+
+class Recorder {
+public:
+    // Errors: those of Segment::create, and a C library without rseq.
+    [[nodiscard]] static Result<std::unique_ptr<Recorder>> create(const SegmentOptions& options,
+                                                                  std::vector<std::string>* notices = nullptr);
+    Recorder(const Recorder&) = delete;
+    Recorder& operator=(const Recorder&) = delete;
+    ~Recorder();  // nobody writes any more
+
+    // What the fast path of lane_writer.hpp takes. In a page that a fork wipes: a child has no lanes, and its events are refused
+    // and counted until it has a recorder of its own. Stays valid as long as the recorder.
+    [[nodiscard]] const core::View& view(std::size_t channel) const { return views_[channel]; }
+
+    // Any payload, wherever it lies. Async-signal-safe; `bytes` at most largest(channel). What is refused is counted in the segment.
+    core::Wrote write(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes);
+    [[nodiscard]] std::uint32_t largest(std::size_t channel) const;
+
+    // The declaration of an event class in TSDL (ctf::event_text), before its first event. Errors: no room.
+    [[nodiscard]] Result<void> declare(std::size_t channel, std::uint32_t id, std::string_view tsdl) {
+        return segment_.append_class(channel, id, tsdl);
+    }
+
+    // The lanes of a CPU have memory that is mapped and locked: writing there faults no more. Errors: RLIMIT_MEMLOCK.
+    [[nodiscard]] Result<void> prepare(std::uint32_t cpu);
+
+    [[nodiscard]] Segment& segment() { return segment_; }
+
+private:
+    explicit Recorder(Segment segment) : segment_(std::move(segment)) {}
+    static bool populate_lane(const core::View& view, core::u32 cpu);
+
+    Segment segment_;
+    core::View* views_ = nullptr;
+};
+
+}  // namespace cloister::recorder
