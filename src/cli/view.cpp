@@ -120,7 +120,7 @@ private:
         std::set<std::string> known{"cpu_id"};
         for (const auto& trace : traces_)
             for (const auto& name : trace.layout().names)
-                if (name.of_event && !name.name.empty()) known.insert(name.name);
+                if (name.own && !name.name.empty()) known.insert(name.name);
         for (const auto& path : query_->fields()) {
             const std::string first = path.substr(0, path.find('.'));
             if (known.contains(first)) continue;

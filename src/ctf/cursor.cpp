@@ -41,7 +41,9 @@ void Cursor::find_loss(const Packet& before, const Packet& behind) {
 
 Cursor::Step Cursor::open_packet() {
     if (next_packet_ >= stream_->size()) return Step::end;
-    auto packet = stream_->packet_at(next_packet_, seen_packet_ ? packet_.number + 1 : 0, decoder_);
+    packet_values_.clear();
+    auto packet = stream_->packet_at(next_packet_, seen_packet_ ? packet_.number + 1 : 0, decoder_, &packet_values_);
+    std::erase_if(packet_values_, [](const Value& value) { return value.field && !value.field->own; });
     if (!packet) {
         broken_ = true;
         error_ = packet.error();
@@ -134,12 +136,11 @@ bool Cursor::header() {
 
 bool Cursor::skip_fields() {
     pending_ = false;
-    if (size_ != 0) {
-        at_ = event_at_ + std::uint64_t{8} * size_;
-        if (at_ <= packet_.content) return true;
-        return broken(fmt::format("event '{}' at byte {} takes {} bytes, and {} are left", event_->name, event_at_ / 8,
-                                  size_, (packet_.content - event_at_) / 8),
-                      "whole events");
+    // One that does not fit is left to the programs: they say which field it is.
+    const std::uint64_t end = event_at_ + std::uint64_t{8} * size_;
+    if (size_ != 0 && end <= packet_.content) {
+        at_ = end;
+        return true;
     }
     return run(nullptr);
 }
@@ -158,7 +159,7 @@ bool Cursor::run(std::vector<Value>* values) {
 }
 
 bool Cursor::fields(std::vector<Value>& values) {
-    values.clear();
+    values.assign(packet_values_.begin(), packet_values_.end());
     pending_ = false;
     return run(&values);
 }

@@ -44,7 +44,8 @@ public:
     [[nodiscard]] const EventLayout& event() const { return *event_; }
     [[nodiscard]] std::uint64_t cycles() const { return cycles_; }
     [[nodiscard]] const Packet& packet() const { return packet_; }
-    // Its fields, the contexts' first. False where they are broken: then error() says how. At most once for an event.
+    // Its fields, behind those of the contexts of packet, stream and event. False where they are broken: then error()
+    // says how. At most once for an event.
     [[nodiscard]] bool fields(std::vector<Value>& values);
     // How many of these values are the contexts'.
     [[nodiscard]] std::size_t of_contexts() const { return of_contexts_; }
@@ -75,6 +76,7 @@ private:
     bool in_packet_ = false, seen_packet_ = false, broken_ = false, pending_ = false, lost_ = false;
     std::uint64_t next_packet_ = 0;        // where it begins, in bytes
     std::uint64_t event_at_ = 0, at_ = 0;  // bits from the packet's begin: of this event; where reading goes on
+    std::vector<Value> packet_values_;     // what its context has beyond what a reader needs
     std::size_t of_contexts_ = 0;
     std::uint32_t size_ = 0;  // of this event in bytes, 0 where that is not known
     const EventLayout* event_ = nullptr;

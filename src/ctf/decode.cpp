@@ -7,8 +7,10 @@
 namespace cloister::ctf {
 
 bool Decoder::too_short(const Op& op, std::uint64_t at, std::uint64_t bits) {
-    why_ = fmt::format("field '{}' takes {} bits, and {} are left", op.field ? op.field->name : "", bits,
-                       bits_.end - std::min(at, bits_.end));
+    const std::string what = !op.field                ? "padding"
+                             : op.field->name.empty() ? "an element"
+                                                      : fmt::format("field '{}'", op.field->name);
+    why_ = fmt::format("{} takes {} bits, and {} are left", what, bits, bits_.end - std::min(at, bits_.end));
     return false;
 }
 

@@ -38,7 +38,7 @@ enum class Role : std::uint8_t {
 struct NamedField {
     std::string name;  // as shown; "" for the elements of an array
     TypeRef type;
-    bool of_event = false;  // of its fields or contexts, not of any header
+    bool own = false;  // of an event or a context, and without a meaning for the reader
 };
 
 struct Op {

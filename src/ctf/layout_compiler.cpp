@@ -113,8 +113,8 @@ void LayoutCompiler::add(Program& program, Scope scope, const TypeRef& type, con
 
 void LayoutCompiler::field(Node& into, const std::string& name, const std::string& shown, const TypeRef& type) {
     if (failed_) return;
-    const NamedField* named =
-        &layout_.names.emplace_back(NamedField{std::string(shown_name(shown)), type, scope_ > Scope::event_header});
+    const bool own = scope_ > Scope::event_header || (scope_ == Scope::packet_context && role_of(name) == Role::none);
+    const NamedField* named = &layout_.names.emplace_back(NamedField{std::string(shown_name(shown)), type, own});
     auto owned = std::make_unique<Node>();
     Node& node = *owned;
     node.name = name;

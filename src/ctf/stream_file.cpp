@@ -65,7 +65,8 @@ const StreamLayout* StreamFile::stream_of(const Decoder& decoder) const {
     return layout_->streams.size() == 1 ? &layout_->streams.front() : nullptr;
 }
 
-Result<Packet> StreamFile::packet_at(std::uint64_t offset, std::uint64_t number, Decoder& decoder) const {
+Result<Packet> StreamFile::packet_at(std::uint64_t offset, std::uint64_t number, Decoder& decoder,
+                                     std::vector<Value>* context) const {
     const auto wrong = [&](const std::string& what, std::string needs) {
         return fail({fmt::format("packet {} of {}: {}", number, name_, what), std::move(needs),
                      fmt::format("the packet begins at byte {} of {}", offset, size()), ""});
@@ -91,7 +92,7 @@ Result<Packet> StreamFile::packet_at(std::uint64_t offset, std::uint64_t number,
                          ? fmt::format("stream {} is not declared", decoder.role(Role::stream_id))
                          : std::string("it does not say of which stream it is"),
                      "the id of a stream that the metadata declares");
-    if (!decoder.run(packet.stream->packet_context, packet.events_at, nullptr))
+    if (!decoder.run(packet.stream->packet_context, packet.events_at, context))
         return wrong("its context ends too soon: " + decoder.why(), "a whole packet context");
 
     const auto optional = [&](Role role) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/error.hpp"
 #include "ctf/decode.hpp"
@@ -52,8 +53,10 @@ public:
         : name_(std::move(name)), layout_(std::move(layout)), bytes_(bytes) {}
 
     // Reads the packet that begins at byte `offset`, which is less than size(), and lets `decoder` begin with it. The
-    // error says what is wrong with it, so that nothing behind it can be read either.
-    [[nodiscard]] Result<Packet> packet_at(std::uint64_t offset, std::uint64_t number, Decoder& decoder) const;
+    // error says what is wrong with it, so that nothing behind it can be read either. `context`: null, or where the
+    // fields of its context are added.
+    [[nodiscard]] Result<Packet> packet_at(std::uint64_t offset, std::uint64_t number, Decoder& decoder,
+                                           std::vector<Value>* context = nullptr) const;
 
     // A packet that ends before `cycles`, as late a one as the index knows. Only a hint where to begin to look: it was
     // compared with the packet itself.

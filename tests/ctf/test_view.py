@@ -1,78 +1,20 @@
 """What `cloister view` shows of a trace is what babeltrace2 shows of it: our own traces, and one of LTTng-UST."""
 import json
-import os
 import pathlib
 import re
 import subprocess
-import tempfile
 import unittest
 
 import jsonschema
 
-CLOISTER = os.environ["CLOISTER"]
-MAKE_TRACE = os.environ["MAKE_TRACE"]
+from harness import CLOISTER, Traces, babeltrace2, line, view
+
 # A recording of lttng-ust 2.13: two streams of 64 bits, a channel with the contexts vtid and procname, and in lttng.txt what
 # `babeltrace2 --no-delta --clock-seconds` made of it.
 LTTNG = pathlib.Path(__file__).parent / "fixtures" / "lttng"
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "view.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-
-
-def view(*arguments, **options):
-    done = subprocess.run([CLOISTER, "view", *map(str, arguments)], capture_output=True, text=True, check=False, **options)
-    return done.returncode, done.stdout, done.stderr
-
-
-def babeltrace2(*arguments):
-    done = subprocess.run(["babeltrace2", *map(str, arguments)], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
-
-
-class Traces(unittest.TestCase):
-    maxDiff = None
-
-    def setUp(self):
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.folder = pathlib.Path(directory.name)
-        self.trace = self.folder / "trace"
-
-    def make(self, *words):
-        subprocess.run([MAKE_TRACE, self.trace, *map(str, words)], check=True)
-
-    def json(self, *arguments):
-        status, out, error = view(*arguments, "--json")
-        self.assertEqual((status, error), (0, ""))
-        lines = [json.loads(line) for line in out.splitlines()]
-        self.assertTrue(all(line["v"] == 1 for line in lines))
-        self.assertEqual(lines[0]["type"], "trace")
-        return lines[0], lines[1:]
-
-    def events(self, *arguments):
-        return [line for line in self.json(*arguments)[1] if line["type"] == "event"]
-
-
-def as_babeltrace2(value):
-    """A value of our JSON as babeltrace2 writes it."""
-    if isinstance(value, dict):
-        if set(value) == {"value", "labels"}:
-            labels = ", ".join(f'"{label}"' for label in value["labels"]) or "<unknown>"
-            return f"( {labels} : container = {value['value']} )"
-        return "{ " + ", ".join(f"{name} = {as_babeltrace2(one)}" for name, one in value.items()) + (" }" if value else "}")
-    if isinstance(value, list):
-        return "[ " + ", ".join(f"[{i}] = {as_babeltrace2(one)}" for i, one in enumerate(value)) + (" ]" if value else "]")
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, str) and re.fullmatch("0x[0-9a-f]+", value):
-        return "0x" + value[2:].upper()
-    return json.dumps(value, ensure_ascii=False)
-
-
-def line(header, event, *, host, contexts=()):
-    ns = header["begin_unix_ns"] + event["t_ns"]
-    parts = [{"cpu_id": event["cpu"]}, *(event[context] for context in contexts), event["fields"]]
-    return (f"[{ns // 10**9}.{ns % 10**9:09}] {host} {event['event']}: " + ", ".join(map(as_babeltrace2, parts)))
 
 
 class SameAsBabeltrace(Traces):
