@@ -154,6 +154,25 @@ void cycles(const std::string& directory, std::uint64_t count) {
     must(writer.finish());
 }
 
+// COUNT MiB of packets of 1 MiB, all of events of 20 bytes 100 cycles apart: what the benchmark reads.
+void bulk(const std::string& directory, std::uint64_t count) {
+    TraceWriter writer = create(directory, preamble(1'000'000'000));
+    const Integer word{.bits = 64};
+    must(writer.add(
+        {.name = "test:bulk", .id = 1, .fields = {Field::of_integer("n", word), Field::of_integer("m", word)}}));
+    constexpr std::uint64_t kEvents = ((1U << 20U) - kPacketHeaderSize) / 20;
+    Encoder events;
+    std::uint64_t n = 0;
+    for (std::uint64_t packet = 0; packet < count; ++packet) {
+        for (std::uint64_t i = 0; i < kEvents; ++i, ++n) {
+            events.event(1, n * 100);
+            events.put(n).put(i);
+        }
+        write(writer, {.sequence_number = packet}, events);
+    }
+    must(writer.finish());
+}
+
 // Nothing happened.
 void empty(const std::string& directory, std::uint64_t) { must(create(directory, preamble(1'000'000'000)).finish()); }
 
@@ -161,9 +180,9 @@ void empty(const std::string& directory, std::uint64_t) { must(create(directory,
 
 int main(int argc, char** argv) {
     const std::map<std::string_view, std::function<void(const std::string&, std::uint64_t)>> kinds{
-        {"fields", fields}, {"losses", losses}, {"cycles", cycles}, {"empty", empty}};
+        {"fields", fields}, {"losses", losses}, {"cycles", cycles}, {"bulk", bulk}, {"empty", empty}};
     if (argc < 3 || !kinds.contains(argv[2])) {
-        std::fputs("usage: make_trace DIR fields|losses|cycles|empty [COUNT]\n", stderr);
+        std::fputs("usage: make_trace DIR fields|losses|cycles|bulk|empty [COUNT]\n", stderr);
         return 2;
     }
     kinds.at(argv[2])(argv[1], argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 100);

@@ -1,34 +1,22 @@
 """What TraceWriter writes, babeltrace2 reads: every value, every time, every loss, and without a word on stderr."""
-import os
-import pathlib
 import re
 import subprocess
-import tempfile
 import unittest
 
-MAKE_TRACE = os.environ["MAKE_TRACE"]
+from harness import Traces
+
 UUID = "10325476-98ba-4cfe-8102-030405060708"
 
 
-def babeltrace2(*arguments):
+def both(*arguments):
     done = subprocess.run(["babeltrace2", *map(str, arguments)], capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
-class Traces(unittest.TestCase):
-    maxDiff = None
-
-    def setUp(self):
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.trace = pathlib.Path(directory.name) / "trace"
-
-    def make(self, *words):
-        subprocess.run([MAKE_TRACE, self.trace, *map(str, words)], check=True)
-
+class Written(Traces):
     def assert_events(self, expected, *options):
         """Lines are compared without the name of the host."""
-        status, out, error = babeltrace2("--no-delta", *options, self.trace)
+        status, out, error = both(self.trace, "--no-delta", *options)
         self.assertEqual((status, error), (0, ""))
         self.assertEqual([line.replace('host "1" ', "") for line in out.splitlines()], expected)
 
@@ -52,7 +40,7 @@ MOST = everything(
     flag='( "true" : container = 1 )', string='""', _sequence_len=3, sequence="[ [0] = -1, [1] = 0, [2] = 1 ]")
 
 
-class Babeltrace(Traces):
+class Babeltrace(Written):
     def test_every_type_and_both_headers(self):
         self.make("fields")
         cpu0, cpu3 = "{ cpu_id = 0 }", "{ cpu_id = 3 }"
@@ -74,7 +62,7 @@ class Babeltrace(Traces):
         cycles = [first + n * step for n in range(50)]
         self.assert_events([f"[{value:020}] test:n: {{ cpu_id = 0 }}, {{ n = {n} }}" for n, value in enumerate(cycles)],
                            "--clock-cycles")
-        _, out, _ = babeltrace2("--no-delta", "--clock-seconds", self.trace)
+        _, out, _ = both("--no-delta", "--clock-seconds", self.trace)
         for line, value in zip(out.splitlines(), cycles, strict=True):
             shown = int(re.match(r"\[(\d+)\.(\d{9})\]", line).expand(r"\1\2"))
             exact = 1_700_000_000_000_000_000 + (value + 7) * 10**9 // frequency
@@ -82,7 +70,7 @@ class Babeltrace(Traces):
 
     def test_environment_and_clock_class(self):
         self.make("fields")
-        status, out, error = babeltrace2("-c", "sink.text.details", self.trace)
+        status, out, error = both("-c", "sink.text.details", self.trace)
         self.assertEqual((status, error), (0, ""))
         for line in ('hostname: host "1"', "tracer_name: cloister", "tracer_major: 0", "tracer_minor: 1", r"note: back\slash",
                      f"UUID: {UUID}", "Frequency (Hz): 1,000,000,000", "Offset (s): 1,700,000,000", "Offset (cycles): 7",
@@ -91,7 +79,7 @@ class Babeltrace(Traces):
 
     def test_losses_lie_between_the_events_that_they_separate(self):
         self.make("losses")
-        status, out, error = babeltrace2("-c", "sink.text.details", "--params=with-metadata=no,compact=yes", self.trace)
+        status, out, error = both("-c", "sink.text.details", "--params=with-metadata=no,compact=yes", self.trace)
         self.assertEqual((status, error), (0, ""))
         told = [re.search(r"Event `|Discarded (events|packets) \((\d+) ", line) for line in out.splitlines()]
         self.assertEqual([f"{found[2]} {found[1]}" if found[1] else "event" for found in told if found],

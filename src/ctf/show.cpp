@@ -1,0 +1,219 @@
+#include "ctf/show.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <ctime>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace cloister::ctf {
+namespace {
+
+template <class... T>
+void add(std::string& out, fmt::format_string<T...> format, T&&... values) {
+    fmt::format_to(std::back_inserter(out), format, std::forward<T>(values)...);
+}
+
+bool plain(std::string_view text) {
+    return std::all_of(text.begin(), text.end(),
+                       [](unsigned char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; });
+}
+
+void append_quoted(std::string& out, std::string_view text) {
+    out += '"';
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (c == '"' || c == '\\')
+            out += {'\\', c};
+        else if (byte < 0x20 || byte == 0x7f)
+            add(out, "\\x{:02x}", byte);
+        else
+            out += c;
+    }
+    out += '"';
+}
+
+void append_integer(std::string& out, const Value& value) {
+    const Type& type = *value.field->type;
+    const std::uint64_t bits = type.bits < 64 ? value.bits & ((std::uint64_t{1} << type.bits) - 1) : value.bits;
+    if (type.base == 16)
+        add(out, "{:#x}", bits);
+    else if (value.kind == Value::Kind::signed_integer)
+        add(out, "{}", value.as_signed());
+    else
+        add(out, "{}", value.bits);
+}
+
+// A separator is due before everything but the first of a group.
+class Separated {
+public:
+    Separated(std::string& out, std::string_view separator) : out_(out), separator_(separator) {}
+    void next() {
+        if (!first_) out_ += separator_;
+        first_ = false;
+    }
+    void begin() { first_ = true; }
+    void end() { first_ = false; }
+
+private:
+    std::string& out_;
+    std::string_view separator_;
+    bool first_ = true;
+};
+
+}  // namespace
+
+void append_text(std::string& out, std::span<const Value> values) {
+    Separated separated(out, " ");
+    std::vector<char> open;
+    for (const auto& value : values) {
+        if (value.kind == Value::Kind::end) {
+            out += open.back();
+            open.pop_back();
+            separated.end();
+            continue;
+        }
+        separated.next();
+        if (!value.field->name.empty()) add(out, "{}=", value.field->name);
+        switch (value.kind) {
+            case Value::Kind::unsigned_integer:
+            case Value::Kind::signed_integer: {
+                const auto labels = labels_of(*value.field->type, value.bits);
+                for (const auto& label : labels) add(out, "{}{}", &label == labels.data() ? "" : "|", label);
+                if (!labels.empty()) out += '(';
+                append_integer(out, value);
+                if (!labels.empty()) out += ')';
+                break;
+            }
+            case Value::Kind::real:
+                add(out, "{}", value.as_real());
+                break;
+            case Value::Kind::text:
+                append_quoted(out, value.text);
+                break;
+            case Value::Kind::begin_structure:
+            case Value::Kind::begin_array:
+                out += value.kind == Value::Kind::begin_array ? '[' : '{';
+                open.push_back(value.kind == Value::Kind::begin_array ? ']' : '}');
+                separated.begin();
+                break;
+            case Value::Kind::end:
+                break;
+        }
+    }
+}
+
+void append_json(std::string& out, std::string_view text) {
+    if (plain(text)) {
+        out += '"';
+        out += text;
+        out += '"';
+    } else {
+        using Json = nlohmann::json;
+        out += Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+    }
+}
+
+void append_json(std::string& out, std::span<const Value> values) {
+    Separated separated(out, ",");
+    std::vector<char> open;
+    out += '{';
+    for (const auto& value : values) {
+        if (value.kind == Value::Kind::end) {
+            out += open.back();
+            open.pop_back();
+            separated.end();
+            continue;
+        }
+        separated.next();
+        // In an array what comes has no name; in a structure it has, be it an empty one.
+        if (open.empty() || open.back() == '}') {
+            append_json(out, value.field->name);
+            out += ':';
+        }
+        switch (value.kind) {
+            case Value::Kind::unsigned_integer:
+            case Value::Kind::signed_integer: {
+                const bool enumeration = value.field->type->kind == Type::Kind::enumeration;
+                const bool quotes = value.field->type->base == 16;
+                if (enumeration) out += "{\"value\":";
+                if (quotes) out += '"';
+                append_integer(out, value);
+                if (quotes) out += '"';
+                if (!enumeration) break;
+                out += ",\"labels\":[";
+                Separated labels(out, ",");
+                for (const auto label : labels_of(*value.field->type, value.bits)) {
+                    labels.next();
+                    append_json(out, label);
+                }
+                out += "]}";
+                break;
+            }
+            case Value::Kind::real:
+                if (std::isfinite(value.as_real()))
+                    add(out, "{}", value.as_real());
+                else
+                    add(out, "\"{}\"", std::isnan(value.as_real()) ? "nan" : value.as_real() < 0 ? "-inf" : "inf");
+                break;
+            case Value::Kind::text:
+                append_json(out, value.text);
+                break;
+            case Value::Kind::begin_structure:
+            case Value::Kind::begin_array:
+                out += value.kind == Value::Kind::begin_array ? '[' : '{';
+                open.push_back(value.kind == Value::Kind::begin_array ? ']' : '}');
+                separated.begin();
+                break;
+            case Value::Kind::end:
+                break;
+        }
+    }
+    out += '}';
+}
+
+void append_seconds(std::string& out, std::int64_t ns) {
+    const std::uint64_t size = ns < 0 ? 0 - static_cast<std::uint64_t>(ns) : static_cast<std::uint64_t>(ns);
+    add(out, "{}{}.{:09}", ns < 0 ? "-" : "", size / 1'000'000'000, size % 1'000'000'000);
+}
+
+std::string wall_clock(std::int64_t unix_ns) {
+    std::int64_t seconds = unix_ns / 1'000'000'000, rest = unix_ns % 1'000'000'000;
+    if (rest < 0) {
+        --seconds;
+        rest += 1'000'000'000;
+    }
+    const std::time_t time = seconds;
+    std::tm parts{};
+    gmtime_r(&time, &parts);
+    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z", parts.tm_year + 1900, parts.tm_mon + 1,
+                       parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, rest);
+}
+
+std::optional<std::int64_t> parse_wall_clock(std::string_view text) {
+    if (text.ends_with('Z')) text.remove_suffix(1);
+    std::int64_t ns = 0;
+    if (const auto dot = text.find('.'); dot != std::string_view::npos) {
+        const auto fraction = text.substr(dot + 1);
+        if (fraction.empty() || fraction.size() > 9 ||
+            fraction.find_first_not_of("0123456789") != std::string_view::npos)
+            return std::nullopt;
+        ns = std::stoll(std::string(fraction) + std::string(9 - fraction.size(), '0'));
+        text = text.substr(0, dot);
+    }
+    const std::string whole(text);
+    for (const char* format : {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"}) {
+        std::tm parts{};
+        const char* const end = strptime(whole.c_str(), format, &parts);
+        if (!end || *end != 0) continue;
+        std::int64_t out = 0;
+        if (__builtin_mul_overflow(std::int64_t{timegm(&parts)}, std::int64_t{1'000'000'000}, &out))
+            return std::nullopt;
+        return out + ns;
+    }
+    return std::nullopt;
+}
+
+}  // namespace cloister::ctf
