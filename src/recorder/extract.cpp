@@ -60,13 +60,22 @@ std::vector<Copy> copy_lane(const core::u8* lane, const Segment::Channel& channe
     std::vector<Copy> run;
     for (core::u32 i = 0; i < channel.shape.slots; ++i)
         if (core::SubBuffer at; core::look(lane, channel.shape, i, at)) run.push_back({at, at.end, {}});
+    // One that a drain has in its hands, or died with, is in no slot.
+    core::SubBuffer spare;
+    const core::u32 d = core::spare_of(lane, channel.shape);
+    const bool in_hand = channel.shape.mode == core::Mode::overwrite && d < channel.shape.descriptors() &&
+                         core::look_at_spare(lane, channel.shape, d, spare) &&
+                         spare.number > core::drained_of(lane, channel.shape);
+    if (in_hand) run.push_back({spare, spare.end, {}});
     std::ranges::sort(run, {}, [](const Copy& copy) { return copy.at.number; });
     std::size_t first = 0;
     for (std::size_t i = 0; i < run.size(); ++i) {
         Copy& copy = run[i];
         if (copy.at.open) copy.end = end_of_open(lane, channel, copy.at);
         copy.bytes.assign(copy.at.data, copy.at.data + copy.at.content);
-        const bool good = core::still(lane, channel.shape, copy.at);
+        const bool held = in_hand && copy.at.number == spare.number;
+        const bool good =
+            held ? core::drained_of(lane, channel.shape) < spare.number : core::still(lane, channel.shape, copy.at);
         extracted.overwritten += !good;
         if (!good)
             first = i + 1;

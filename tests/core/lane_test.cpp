@@ -194,6 +194,40 @@ TEST(Lane, ADrainThatDiesIsFollowedByOneThatReadsAgain) {
     }
 }
 
+TEST(Lane, ADrainThatDiesAfterItHasFreedASlotLeavesItFree) {
+    const u32 cpu = stay();
+    const Lanes lanes(kDiscard);
+    u8* lane = lanes.lane(cpu);
+    u64 n = 0;
+    while (write_pair(lanes.view, kPair, 1, n) == Wrote::done) ++n;
+    SubBuffer at;
+    ASSERT_EQ(take(lane, kDiscard, at), Took::one);
+    const u64 drained = drained_of(lane, kDiscard);
+    give_back(lane, kDiscard, at);
+    *lanes.word(cpu, kDiscard.drained()) = drained;  // it died before this
+    SubBuffer next;
+    ASSERT_EQ(take(lane, kDiscard, next), Took::one);
+    EXPECT_EQ(next.number, at.number + 1) << "what is free is not given again";
+    give_back(lane, kDiscard, next);
+    const u64 before = n;
+    while (write_pair(lanes.view, kPair, 1, n) == Wrote::done) ++n;
+    EXPECT_GT(n, before + 300) << "both have room for writers";
+}
+
+TEST(Lane, LossesOfTheOpenOneAreItsOwn) {
+    const u32 cpu = stay();
+    const Lanes lanes(kDiscard);
+    u64 n = 0;
+    while (write_pair(lanes.view, kPair, 1, n) == Wrote::done) ++n;
+    EXPECT_EQ(write_pair(lanes.view, kPair, 1, n), Wrote::dropped);
+    const auto found = sub_buffers(lanes.lane(cpu), kDiscard);
+    for (const auto& at : found) {
+        EXPECT_EQ(at.lost_begin, 0U);
+        EXPECT_EQ(at.lost_end, at.open ? 2U : 0U);
+    }
+    EXPECT_TRUE(found.back().open);
+}
+
 TEST(Lane, ATakenSubBufferIsLeftAloneByWriters) {
     const u32 cpu = stay();
     const Lanes lanes(kSmall);

@@ -22,6 +22,7 @@
 #include <sstream>
 #include <thread>
 
+#include "cloister/core/lane_reader.hpp"
 #include "ctf/metadata_text.hpp"
 #include "recorder/extract.hpp"
 
@@ -152,6 +153,19 @@ TEST(Snapshot, OfAnEmptySegmentIsATraceWithoutEvents) {
     ASSERT_TRUE(done);
     EXPECT_EQ(done->packets, 0U);
     EXPECT_TRUE(std::filesystem::exists(folder / "trace/metadata"));
+}
+
+TEST(Snapshot, HasWhatADrainHasInItsHands) {
+    const Folder folder;
+    const auto recorder = make(kOne);
+    on_cpu(0);
+    for (std::uint64_t n = 1; n <= 3000; ++n) ASSERT_EQ(fill(*recorder, 7, n), Wrote::done);
+    const auto& channel = recorder->segment().channels()[0];
+    core::SubBuffer at;
+    ASSERT_EQ(core::take(recorder->segment().lane(0, 0), channel.shape, at), core::Took::one);
+    ASSERT_TRUE(snapshot(recorder->segment(), folder / "trace"));
+    expect_run(read(folder / "trace").filled.at(7), 3000);
+    EXPECT_EQ(read(folder / "trace").filled.at(7).size(), 3000U);
 }
 
 TEST(Snapshot, WhileWritersRunOnEveryCpu) {

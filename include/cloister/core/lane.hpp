@@ -23,7 +23,7 @@
 //
 // LAYOUT (offsets in bytes from the lane's begin; N slots, a power of two, at least 2; D = N + 1 descriptors)
 //
-//   0            active   {sequence number : 48, descriptor : 16}      the sub-buffer that is being written; 0: none yet
+//   0            active   {sequence number : 48, descriptor : 16}: the sub-buffer that is being written; 0: none yet
 //   8            lost     events that found no room in this lane, ever
 //   64 + 64 d    descriptor d:
 //     +0         commit   {time >> 27 : 32, bytes left : 32}   time of the last event (or of the begin), room after it
@@ -64,7 +64,7 @@
 //   B  Within a lane, timestamps do not go down: the clock is read inside the sequence. ("RDTSC ... is guaranteed to
 //      return a monotonically increasing unique value whenever executed", Intel SDM vol. 3B, 18.17.) A suspended
 //      machine or a migrated virtual one may come back with a lower clock: then the writer opens a new sub-buffer (its
-//      begin is below the previous one's end, and readers say so); within a sub-buffer time never goes back.
+//      begin is below the previous one's end, and readers say so). A step back of less than 2^27 cycles goes unnoticed.
 //   C  A reader that took [begin of events, position of the commit word) and then found the slot word unchanged has
 //      whole events of that sub-buffer, all that were committed before it read the commit word.
 //   D  At most one sub-buffer of a lane is open. One is full as soon as `active` has passed it; nobody has to mark it.
@@ -110,11 +110,13 @@
 //               discard mode, w.k != 0, not w.taken -> a sequence: cpu, active == a, ++lost; return      W6
 //               compare-and-swap slot from w to {k, 0, w.descriptor}; failed -> again    W7
 //             a sequence: cpu, active == a, close the old, fill in the new, active       W8
-//             again
+//             again; after kMostRounds without progress the lane is broken: Wrote::no_lane
 //
 //   snapshot(slot i):                                                           R1..R5
-//     w = slot[i]; a = active; w.k == 0 or w.k > a.k or w.taken -> nothing here
+//     w = slot[i]; l = lost; a = active; w.k == 0 or w.k > a.k or w.taken -> nothing here
 //     descriptor(w).k != w.k -> nothing here; c = commit; copy; fence; slot[i] != w -> overwritten meanwhile
+//   It is open if a.k == w.k. Then its losses so far are l, which was loaded before a, so that none of a later
+//   sub-buffer's is in it; and its end is not known: the descriptor has what a restarted sequence left there.
 //   Checking the slot word alone, without a.k (mutant 3), would take a claimed sub-buffer, with the previous lap's
 //   descriptor, for an open one. The begin time comes from the descriptor: one rebuilt from the commit word (mutant 5)
 //   is the time of the last event, and lies after the first.
@@ -124,7 +126,9 @@
 //     put it in a safe place; drained = k; it is the next spare
 //   The spare is the descriptor that no slot holds, so nothing about it needs to be written down. If its sequence
 //   number is above `drained`, a drain died with it in its hands: it is read again.
-//   drain, discard mode: read in place, put it in a safe place, compare-and-swap w -> {k, taken, same descriptor}. R7
+//   drain, discard mode: read in place, put it in a safe place, compare-and-swap w -> {k, taken, same descriptor} (R7),
+//   and only then drained = k: a drain that dies between the two must not leave a slot that nobody will ever free.
+//   A snapshot in overwrite mode looks at the spare as well: above `drained`, it is a sub-buffer that is in no slot.
 //
 //
 // MEMORY ORDERS (on x86-64 every load acquires and every store releases: these are for the compiler, and for the model)

@@ -43,7 +43,8 @@ struct SubBuffer {
 // The sub-buffer in slot `index`; false if it holds nothing to be read (never opened, claimed but not open yet, taken).
 [[nodiscard]] inline bool look(const u8* lane, const Shape& shape, u32 index, SubBuffer& out) {
     const Slot slot{lane_words::load(lane + shape.slot(index))};  // R1
-    const Active active = active_of(lane);                        // R2
+    const u64 lost = lost_of(lane);         // R4: before R2, else drops of a later one may be in it
+    const Active active = active_of(lane);  // R2
     const u32 d = slot.descriptor(index);
     if (slot.number() == 0 || slot.taken() || d >= shape.descriptors()) return false;
 #if CLOISTER_LANE_MUTANT != 3
@@ -56,8 +57,9 @@ struct SubBuffer {
     out.descriptor = d;
     out.open = out.number == active.number();
     out.lost_begin = lane_words::load(descriptor + offsetof(Descriptor, lost_begin));
-    out.lost_end = out.open ? lost_of(lane)  // R4
-                            : lane_words::load(descriptor + offsetof(Descriptor, lost_end));
+    out.lost_end =
+        lane_words::load(descriptor + offsetof(Descriptor, lost_end));  // left over from before while it is open
+    if (out.open) out.lost_end = lost > out.lost_begin ? lost : out.lost_begin;
     const Commit commit{lane_words::load(descriptor)};  // R3
     const u32 left = commit.left();
     if (left > shape.size - kPacketHeader) return false;  // scribbled on
@@ -140,12 +142,14 @@ enum class Took : u8 {
     return Took::nothing;  // a writer that laps its drain 64 times in a row leaves nothing to take
 }
 
-// What take() gave is in a safe place.
+// What take() gave is in a safe place. `drained` last: a drain that dies between the two leaves a slot that is free, not one that
+// nobody frees.
 inline void give_back(u8* lane, const Shape& shape, const SubBuffer& taken) {
+    if (shape.mode == Mode::discard) {
+        const Slot free = Slot::of(taken.number, true, taken.descriptor, taken.index);
+        (void)lane_words::exchange(lane + shape.slot(taken.index), taken.seen.word, free.word);  // R7
+    }
     __atomic_store_n(reinterpret_cast<u64*>(lane + shape.drained()), taken.number, __ATOMIC_RELEASE);
-    if (shape.mode != Mode::discard) return;
-    const Slot free = Slot::of(taken.number, true, taken.descriptor, taken.index);
-    (void)lane_words::exchange(lane + shape.slot(taken.index), taken.seen.word, free.word);  // R7
 }
 
 }  // namespace cloister::core
