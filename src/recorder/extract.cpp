@@ -94,15 +94,10 @@ ctf::Preamble preamble_of(const Segment& segment) {
     std::copy_n(header.uuid, out.uuid.size(), out.uuid.begin());
     const ClockReading first = header.first;
     ClockReading last = header.last;
-    // A program that runs may have read its clocks long ago: the longer the time between, the better the frequency. Not after
-    // another boot, whose TSC has begun anew.
+    // A program that runs may have read its clocks long ago: the longer the time between, the better the frequency. After
+    // another boot the TSC has begun anew.
     const ClockReading now = read_clocks();
-    const auto plausible = [&](const ClockReading& reading) {
-        return reading.tsc > first.tsc && reading.raw_ns > first.raw_ns &&
-               std::llabs(static_cast<long long>((reading.realtime_ns - first.realtime_ns) -
-                                                 (reading.raw_ns - first.raw_ns))) < static_cast<long long>(kSecond);
-    };
-    if (plausible(now)) last = now;
+    if (std::ranges::equal(boot_id(), header.boot_id) && now.tsc > first.tsc && now.raw_ns > first.raw_ns) last = now;
     const double seconds = static_cast<double>(last.raw_ns - first.raw_ns) / 1e9;
     const double hz = seconds > 0 ? static_cast<double>(last.tsc - first.tsc) / seconds : 1e9;
     out.clock.frequency = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::llround(hz)));

@@ -87,6 +87,19 @@ ClockReading read_clocks() {
     return best;
 }
 
+std::array<std::uint8_t, 16> boot_id() {
+    std::array<std::uint8_t, 16> out{};
+    std::size_t digits = 0;
+    for (const char c : system::read_word("/proc/sys/kernel/random/boot_id")) {
+        if (c == '-') continue;
+        const int value = c <= '9' ? c - '0' : c - 'a' + 10;
+        if (value < 0 || value > 15 || digits == 2 * out.size()) return {};
+        out[digits / 2] = static_cast<std::uint8_t>(out[digits / 2] << 4 | value);
+        ++digits;
+    }
+    return out;
+}
+
 bool populate(int fd, std::uint64_t offset, std::uint64_t bytes) {
     int done = 0;
     do done = fallocate(fd, 0, static_cast<off_t>(offset), static_cast<off_t>(bytes));
@@ -135,6 +148,7 @@ Result<Segment> Segment::create(const SegmentOptions& options, std::vector<std::
         return fail(system_error("cannot get random bytes", errno));
     header.uuid[6] = static_cast<std::uint8_t>((header.uuid[6] & 0x0f) | 0x40);  // version 4, RFC 4122
     header.uuid[8] = static_cast<std::uint8_t>((header.uuid[8] & 0x3f) | 0x80);
+    std::ranges::copy(recorder::boot_id(), header.boot_id);
     header.pid = static_cast<std::uint32_t>(getpid());
     header.page_bytes = static_cast<std::uint32_t>(page);
     prctl(PR_GET_NAME, header.comm, 0, 0, 0);

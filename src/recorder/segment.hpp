@@ -5,6 +5,7 @@
 // all of its header before the first lane is looked at, and keeps what it has checked: the file is not trusted again.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -129,5 +130,8 @@ private:
 [[nodiscard]] bool populate(int fd, std::uint64_t offset, std::uint64_t bytes);
 
 [[nodiscard]] ClockReading read_clocks();
+
+// Of this boot of the machine; zeros if it cannot be read.
+[[nodiscard]] std::array<std::uint8_t, 16> boot_id();
 
 }  // namespace cloister::recorder
