@@ -248,7 +248,10 @@ private:
         time(ns);
         constexpr std::size_t kWidth = 14;
         if (out.size() - from < kWidth) out.insert(from, kWidth - (out.size() - from), ' ');
-        if (packet.cpu) out += fmt::format("  cpu {}", *packet.cpu);
+        if (packet.cpu) {
+            out += "  cpu ";
+            out += fmt::format_int(*packet.cpu).c_str();
+        }
         out += "  ";
     }
 

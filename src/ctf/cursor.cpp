@@ -39,6 +39,16 @@ void Cursor::find_loss(const Packet& before, const Packet& behind) {
     lost_ = loss_.events || loss_.packets;
 }
 
+// The count of the very first packet is of what was lost since the stream began. In front of a later one, packets were
+// left out or overwritten, and when its count rose nobody knows.
+void Cursor::find_first_loss(const Packet& first) {
+    lost_ = first.events_discarded.value_or(0) > 0 && first.sequence_number.value_or(0) == 0;
+    if (!lost_) return;
+    loss_ = {.events = *first.events_discarded};
+    loss_.from = first.begin.value_or(0);
+    loss_.to = first.end.value_or(loss_.from);
+}
+
 Cursor::Step Cursor::open_packet() {
     if (next_packet_ >= stream_->size()) return Step::end;
     packet_values_.clear();
@@ -49,7 +59,10 @@ Cursor::Step Cursor::open_packet() {
         error_ = packet.error();
         return Step::broken;
     }
-    if (seen_packet_) find_loss(packet_, *packet);
+    if (seen_packet_)
+        find_loss(packet_, *packet);
+    else
+        find_first_loss(*packet);
     packet_ = *packet;
     seen_packet_ = in_packet_ = true;
     next_packet_ = packet_.offset + packet_.size;

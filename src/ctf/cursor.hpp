@@ -15,9 +15,11 @@ namespace cloister::ctf {
 
 // What is missing between two packets of a stream.
 struct Loss {
-    std::uint64_t from = 0, to = 0;  // cycles: the end of the packet before, and of the one behind
-    std::uint64_t events = 0;        // by the rise of events_discarded
-    std::uint64_t packets = 0;       // by a hole in packet_seq_num; how many events these had nobody knows
+    // Cycles: the end of the packet before (or the begin of the first), and the end of the one behind, by which its
+    // count has risen; where only packets are missing, the begin of the one behind.
+    std::uint64_t from = 0, to = 0;
+    std::uint64_t events = 0;   // by the rise of events_discarded
+    std::uint64_t packets = 0;  // by a hole in packet_seq_num; how many events these had nobody knows
 };
 
 // How often each event class was seen, by its number.
@@ -68,6 +70,7 @@ private:
     [[nodiscard]] bool run(std::vector<Value>* values);       // the programs of the fields
     void count_fixed(std::array<std::uint64_t, 32>& counts);  // by id
     bool broken(const std::string& what, std::string needs);
+    void find_first_loss(const Packet& first);
     void find_loss(const Packet& before, const Packet& behind);
 
     const StreamFile* stream_;

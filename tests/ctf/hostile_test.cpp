@@ -88,10 +88,12 @@ void expect_told(const Seen& seen, const std::string& where) {
     EXPECT_EQ(seen.error.find("it went on"), std::string::npos) << where;
 }
 
-class Stream : public testing::TestWithParam<Sample (*)()> {};
+class Stream : public testing::TestWithParam<std::string> {
+protected:
+    const Sample sample = GetParam() == "own" ? own() : lttng();
+};
 
 TEST_P(Stream, WholeItIsRead) {
-    const Sample sample = GetParam()();
     const auto layout = layout_of(sample.metadata);
     ASSERT_TRUE(layout) << layout.error().text();
     const Seen seen = read_all(*layout, sample.stream);
@@ -100,7 +102,6 @@ TEST_P(Stream, WholeItIsRead) {
 }
 
 TEST_P(Stream, CutAtEveryByte) {
-    const Sample sample = GetParam()();
     const auto layout = layout_of(sample.metadata);
     ASSERT_TRUE(layout);
     const auto whole = read_all(*layout, sample.stream).lines;
@@ -114,7 +115,6 @@ TEST_P(Stream, CutAtEveryByte) {
 }
 
 TEST_P(Stream, EveryByteChanged) {
-    const Sample sample = GetParam()();
     const auto layout = layout_of(sample.metadata);
     ASSERT_TRUE(layout);
     constexpr std::array<unsigned, 4> kChanges{0xff, 0x01, 0x80, 0x1f};
@@ -129,7 +129,6 @@ TEST_P(Stream, EveryByteChanged) {
 }
 
 TEST_P(Stream, Noise) {
-    const Sample sample = GetParam()();
     const auto layout = layout_of(sample.metadata);
     ASSERT_TRUE(layout);
     std::mt19937 random(1);
@@ -142,8 +141,7 @@ TEST_P(Stream, Noise) {
 }
 
 TEST_P(Stream, MetadataCutAndChanged) {
-    const Sample sample = GetParam()();
-    const std::size_t step = 3;  // a third of the places is enough: each of them parses it all
+    const std::size_t step = sample.metadata.size() / 500 + 1;  // each of them parses it all
     for (std::size_t at = 0; at < sample.metadata.size(); at += step) {
         const auto cut = layout_of(std::string_view(sample.metadata).substr(0, at));
         EXPECT_TRUE(cut || !cut.error().what.empty());
@@ -156,8 +154,7 @@ TEST_P(Stream, MetadataCutAndChanged) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Own, Stream, testing::Values(own));
-INSTANTIATE_TEST_SUITE_P(Lttng, Stream, testing::Values(lttng));
+INSTANTIATE_TEST_SUITE_P(Of, Stream, testing::Values("own", "lttng"));
 
 // Sizes in the header of the first packet, at bytes 48 and 56.
 std::string told_for_sizes(std::uint64_t content, std::uint64_t packet) {

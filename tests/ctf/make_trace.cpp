@@ -133,11 +133,11 @@ void losses(const std::string& directory, std::uint64_t) {
                .cpu = 2},
               events);
     };
-    packet(0, 0, 1'000, 2);
-    packet(1, 4, 2'000, 0);  // a packet without events: it says only that 4 were lost
-    packet(2, 9, 3'000, 2);
-    packet(5, 9, 4'000, 1);  // packets 3 and 4 are missing
-    packet(7, 11, 5'000, 1);
+    packet(0, 3, 1'000, 2);  // of what was lost before anything was written, or behind the first events
+    packet(1, 7, 2'000, 0);  // a packet without events: it says only that 4 were lost
+    packet(2, 12, 3'000, 2);
+    packet(5, 12, 4'000, 1);  // packets 3 and 4 are missing
+    packet(7, 14, 5'000, 1);
     must(writer.finish());
 }
 

@@ -1,6 +1,7 @@
 """What `cloister view` shows of a trace is what babeltrace2 shows of it: our own traces, and one of LTTng-UST."""
 import json
 import pathlib
+import random
 import re
 import subprocess
 import unittest
@@ -44,7 +45,7 @@ class SameAsBabeltrace(Traces):
         self.make("losses")
         _, lines = self.json(self.trace)
         self.assertEqual([(one["type"], one["t_ns"], one.get("to_ns"), one.get("events"), one.get("packets")) for one in lines],
-                         [("event", 0, None, None, None), ("event", 1, None, None, None),
+                         [("lost", 0, 100, 3, 0), ("event", 0, None, None, None), ("event", 1, None, None, None),
                           ("lost", 100, 1100, 4, 0), ("lost", 1100, 2100, 5, 0),
                           ("event", 2000, None, None, None), ("event", 2001, None, None, None),
                           ("lost", 2100, 3000, 0, 2), ("event", 3000, None, None, None),
@@ -88,11 +89,17 @@ class Selection(Traces):
             later = [one for one in everything if one["t_ns"] >= event["t_ns"]]
             self.assertEqual(self.events(LTTNG, "--from", time), later)
             self.assertEqual(self.events(copy, "--from", time), later)
-        # An index of other packets is no hint.
+        # An index of other packets is no hint, and neither is noise.
         (copy / "index").mkdir()
         for one, other in (("ch_0", "ch_1"), ("ch_1", "ch_0")):
             (copy / "index" / f"{one}.idx").write_bytes((LTTNG / "index" / f"{other}.idx").read_bytes())
         self.assertEqual(self.events(copy, "--from", f"{everything[100]['t_ns']}ns"), everything[100:])
+        dice = random.Random(1)
+        for size in (0, 15, 16, 17, 88, 4000):
+            for name in ("ch_0", "ch_1"):
+                head = (LTTNG / "index" / f"{name}.idx").read_bytes()[:16] if size > 17 else b""
+                (copy / "index" / f"{name}.idx").write_bytes(head + dice.randbytes(size))
+            self.assertEqual(self.events(copy, "--from", f"{everything[100]['t_ns']}ns"), everything[100:])
 
     def test_any_subset_of_the_packets(self):
         """Each is whole in itself: its time and its fields need no other."""
@@ -152,7 +159,7 @@ class Selection(Traces):
 
     def test_stats(self):
         for name, counts, lost, packets in (("fields", {"test:everything": 2, "test:empty": 3, "test:extended": 1, "test:other": 3}, 0, 0),
-                                            ("losses", {"test:n": 6}, 11, 3), ("cycles", {"test:n": 100}, 0, 0)):
+                                            ("losses", {"test:n": 6}, 14, 3), ("cycles", {"test:n": 100}, 0, 0)):
             self.trace = self.folder / name
             self.make(name)
             events = self.events(self.trace)
@@ -214,7 +221,9 @@ class Words(Traces):
         self.make("losses")
         status, out, error = view(self.trace)
         self.assertEqual((status, error), (0, ""))
-        self.assertEqual(out.splitlines()[1:4], [
+        self.assertEqual(out.splitlines()[:5], [
+            "   0.000000000  cpu 2  lost: 3 events of book_2 until 0.000000100",
+            "   0.000000000  cpu 2  test:n  n=0",
             "   0.000000001  cpu 2  test:n  n=1",
             "   0.000000100  cpu 2  lost: 4 events of book_2 until 0.000001100",
             "   0.000001100  cpu 2  lost: 5 events of book_2 until 0.000002100"])

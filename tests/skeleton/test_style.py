@@ -4,7 +4,7 @@ import subprocess
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SOURCES = sorted(path for folder in ("include", "src", "tests", "examples")
+SOURCES = sorted(path for folder in ("include", "src", "tests", "fuzz", "examples")
                  for path in (ROOT / folder).rglob("*") if path.suffix in (".c", ".h", ".cpp", ".hpp"))
 
 
