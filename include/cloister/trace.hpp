@@ -41,10 +41,11 @@ Outcome add_probe(std::string_view glob, cloister_probe probe, void* data, int t
 Outcome remove_probe(int id);
 Outcome synchronize();
 
-// What was wrong with the environment variable CLOISTER_TRACE when the program started; "" if nothing was. It holds
-// what enable() takes, entries separated by ";":  GLOB[@LEVEL][ if FILTER]   book:*@6 if price > 10; net:* LEVEL is a
-// number of 0 to 7.
-[[nodiscard]] std::string environment_error();
+// What went wrong while modules were loaded, and had nobody to be returned to; "" if nothing did: in the environment
+// variable CLOISTER_TRACE, a filter that does not fit a class (which stays off), text that cannot be patched. The
+// variable holds what enable() takes, entries separated by ";":  GLOB[@LEVEL][ if FILTER]   book:*@6 if price > 10;
+// net:* LEVEL is a number of 0 to 7.
+[[nodiscard]] std::string load_errors();
 
 // --- What generated code calls.
 namespace detail {

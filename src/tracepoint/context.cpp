@@ -30,6 +30,14 @@ ssize_t read_memory(std::uintptr_t from, void* to, std::size_t size) {
     return got < 0 && errno == EFAULT ? 0 : got;
 }
 
+// More than a restorer's address, which every struct sigaction on the stack has too.
+bool is_signal_frame(const SignalFrame& frame, std::uintptr_t at) {
+    constexpr std::uint64_t kUserCode = 0x33;                // cs of a 64-bit program
+    constexpr std::uintptr_t kLargestExtendedState = 16384;  // and it lies right above, aligned to 64: xsave's format
+    return (frame.segments & 0xffff) == kUserCode && frame.fpstate % 64 == 0 && frame.fpstate > at &&
+           frame.fpstate - at < kLargestExtendedState;
+}
+
 // The first signal frame in [from, to). Chunks are small because the stack that they are read to may be.
 std::optional<SignalFrame> find_signal_frame(std::uintptr_t from, std::uintptr_t to) {
     constexpr std::size_t kWords = 64, kHead = 3;
@@ -40,7 +48,8 @@ std::optional<SignalFrame> find_signal_frame(std::uintptr_t from, std::uintptr_t
             // uc_flags has three bits so far, uc_link is always null.
             if (words[i] < 4096 || words[i + 1] > 7 || words[i + 2] != 0 || !is_restorer(words[i])) continue;
             SignalFrame frame;
-            if (read_memory(from + i * 8, &frame, sizeof frame) == sizeof frame) return frame;
+            const std::uintptr_t at = from + i * 8;
+            if (read_memory(at, &frame, sizeof frame) == sizeof frame && is_signal_frame(frame, at)) return frame;
         }
         if (got < static_cast<ssize_t>(sizeof words)) break;
     }
@@ -63,14 +72,15 @@ bool is_synchronous(const SignalFrame& frame, std::uint64_t during) {
 
 enum class Relation { same, outer, gone };
 
-// How the stack at `here` goes on to the mark: without or with an asynchronous signal in between, or not at all.
+// How the stack at `here` goes on to the mark: without or with an asynchronous signal in between, or not at all. `here`
+// is the mark of the event that asks: one at the same address is that of a frame whose place this one has taken.
 Relation relate(std::uintptr_t here, std::uintptr_t mark) {
     std::uint64_t during = 0;
     syscall(SYS_rt_sigprocmask, SIG_BLOCK, nullptr, &during, sizeof during);
     for (int hop = 0; hop < kHops; ++hop) {
         const std::uintptr_t end = here + kFarthest;
-        const auto frame = find_signal_frame(here, mark >= here ? std::min(mark, end) : end);
-        if (!frame) return mark >= here ? Relation::same : Relation::gone;
+        const auto frame = find_signal_frame(here, mark > here ? std::min(mark, end) : end);
+        if (!frame) return mark > here ? Relation::same : Relation::gone;
         if (!is_synchronous(*frame, during)) return Relation::outer;
         during = frame->mask;
         here = frame->sp;

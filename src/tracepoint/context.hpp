@@ -26,6 +26,9 @@
 // What cannot be told is taken as R1 (the event is broken off and counted, never the other way round):
 //   - a handler without SA_SIGINFO whose sa_mask holds synchronous signals as well: the kernel does not say which it
 //   was
+//   - an event that was left by longjmp, as long as the thread has not come back to where its mark was on the stack,
+//   and
+//     has gone deeper from where it jumped to without overwriting it
 //   - a mark more than 256 KiB away, or where process_vm_readv is forbidden
 // The remains of an old signal frame, in a part of a live frame that was not written since, can be taken for a real
 // one. Then R1 and R2 are shown once too often, at most kDepth times in a row.

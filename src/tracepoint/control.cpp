@@ -26,7 +26,7 @@ Outcome synchronize() {
     const auto done = tracepoint::synchronize();
     return done ? Outcome{} : Outcome{0, done.error().text()};
 }
-std::string environment_error() { return tracepoint::environment_error(); }
+std::string load_errors() { return tracepoint::load_errors(); }
 
 }  // namespace cloister::trace
 

@@ -35,8 +35,9 @@ struct Attachment {
 
 struct Known {
     cloister_class* event_class;
-    std::string name;        // provider:name
-    std::uint64_t rule = 0;  // that it follows; 0: off
+    std::string name;         // provider:name
+    std::uint64_t rule = 0;   // that it follows; 0: off
+    std::uint64_t unfit = 0;  // the rule whose filter does not fit it, so that it is off
 };
 
 bool matches(const std::string& glob, const std::string& name) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; }
@@ -53,12 +54,12 @@ public:
     Result<int> add(std::string_view glob, const Probe& probe);
     Result<int> remove(int id);
     int visit(int (*visitor)(void*, const cloister_class*), void* data);
-    std::string environment_error;
+    std::string load_errors;
 
 private:
     [[nodiscard]] const Rule* rule_for(const Known& known) const;
     [[nodiscard]] std::vector<const cloister_site*> sites() const;
-    Result<void> follow_rules();
+    Result<void> follow_rules(bool loading = false);
     void rebuild_probes(const Known& known) const;
     void read_environment();
 
@@ -108,10 +109,10 @@ void Registry::read_environment() {
         if (const auto at = entry.rfind('@'); at != std::string_view::npos) {
             const std::string_view digits = entry.substr(at + 1);
             if (digits.size() != 1 || digits[0] < '0' || digits[0] > '7') {
-                environment_error += Error{.what = "cannot understand " + std::string(entry) + " in CLOISTER_TRACE",
-                                           .needs = "GLOB@LEVEL, with a level of 0 to 7",
-                                           .found = "level " + std::string(digits)}
-                                         .text();
+                load_errors += Error{.what = "cannot understand " + std::string(entry) + " in CLOISTER_TRACE",
+                                     .needs = "GLOB@LEVEL, with a level of 0 to 7",
+                                     .found = "level " + std::string(digits)}
+                                   .text();
                 continue;
             }
             level = digits[0] - '0';
@@ -119,7 +120,7 @@ void Registry::read_environment() {
         }
         auto parsed = parse_filter(filter);
         if (!parsed) {
-            environment_error += parsed.error().text();
+            load_errors += parsed.error().text();
             continue;
         }
         rules_.push_back({++rules_made_, std::string(entry), true, level, *parsed});
@@ -140,8 +141,9 @@ std::vector<const cloister_site*> Registry::sites() const {
     return all;
 }
 
-// Makes every class what its rule says. Either all of it happens, or nothing.
-Result<void> Registry::follow_rules() {
+// Makes every class what its rule says. Either all of it happens, or nothing; but a class that is being loaded and that
+// a filter does not fit just stays off, as nobody is there who could choose another.
+Result<void> Registry::follow_rules(bool loading) {
     struct Step {
         Known* known;
         std::uint64_t rule;
@@ -151,8 +153,13 @@ Result<void> Registry::follow_rules() {
     for (Known& known : classes_) {
         const Rule* const rule = rule_for(known);
         const std::uint64_t number = rule ? rule->number : 0;
-        if (number == known.rule) continue;
+        if (number == known.rule || (number != 0 && number == known.unfit)) continue;
         auto filter = compile_filter(rule ? rule->filter : Parsed(), *known.event_class);
+        if (!filter && loading) {
+            known.unfit = number;
+            load_errors += filter.error().text();
+            continue;
+        }
         if (!filter) {
             for (const Step& step : steps) std::free(const_cast<Program*>(step.filter));
             return fail(filter.error());
@@ -242,8 +249,7 @@ void Registry::enter(cloister_module& module) {
             {site->event_class, std::string(site->event_class->provider) + ":" + site->event_class->name});
         rebuild_probes(classes_.back());
     }
-    // There is nobody to return an error to; what a module brings stays off then.
-    if (auto ok = follow_rules(); !ok) environment_error += ok.error().text();
+    if (auto ok = follow_rules(true); !ok) load_errors += ok.error().text();
 }
 
 void Registry::leave(cloister_module& module) {
@@ -269,6 +275,27 @@ int Registry::visit(int (*visitor)(void*, const cloister_class*), void* data) {
 
 std::mutex& writers() { return registry().lock; }
 
+namespace {
+
+// A program that never synchronizes does not keep all that it has ever replaced. Not under the lock.
+void free_some(std::size_t count) {
+    constexpr std::size_t kMany = 1000;
+    constexpr std::uint64_t kSoonNs = 1'000'000;
+    if (count > kMany) (void)synchronize(kSoonNs);
+}
+
+template <class Change>
+Result<int> locked(Change change) {
+    std::unique_lock lock(writers());
+    auto result = change(registry());
+    const std::size_t count = retired();
+    lock.unlock();
+    free_some(count);
+    return result;
+}
+
+}  // namespace
+
 Result<int> enable(std::string_view glob, int level, std::string_view filter) {
     if (level < CLOISTER_EMERGENCY || level > CLOISTER_DEBUG)
         return fail({.what = "no log level " + std::to_string(level),
@@ -276,13 +303,11 @@ Result<int> enable(std::string_view glob, int level, std::string_view filter) {
                      .found = std::to_string(level)});
     auto parsed = parse_filter(filter);
     if (!parsed) return fail(parsed.error());
-    const std::lock_guard lock(writers());
-    return registry().change(glob, Rule{0, std::string(glob), true, level, *parsed});
+    return locked([&](Registry& all) { return all.change(glob, Rule{0, std::string(glob), true, level, *parsed}); });
 }
 
 Result<int> disable(std::string_view glob) {
-    const std::lock_guard lock(writers());
-    return registry().change(glob, std::nullopt);
+    return locked([&](Registry& all) { return all.change(glob, std::nullopt); });
 }
 
 Result<int> add_probe(std::string_view glob, cloister_probe probe, void* data, int tracer) {
@@ -290,18 +315,16 @@ Result<int> add_probe(std::string_view glob, cloister_probe probe, void* data, i
         return fail({.what = "cannot add a probe for tracer " + std::to_string(tracer),
                      .needs = "a tracer of 0 to 63",
                      .found = std::to_string(tracer)});
-    const std::lock_guard lock(writers());
-    return registry().add(glob, {probe, data, std::uint64_t{1} << tracer});
+    return locked([&](Registry& all) { return all.add(glob, {probe, data, std::uint64_t{1} << tracer}); });
 }
 
 Result<int> remove_probe(int id) {
-    const std::lock_guard lock(writers());
-    return registry().remove(id);
+    return locked([&](Registry& all) { return all.remove(id); });
 }
 
-std::string environment_error() {
+std::string load_errors() {
     const std::lock_guard lock(writers());
-    return registry().environment_error;
+    return registry().load_errors;
 }
 
 }  // namespace cloister::tracepoint

@@ -26,7 +26,7 @@ namespace cloister::tracepoint {
 [[nodiscard]] Result<int> add_probe(std::string_view glob, cloister_probe probe, void* data, int tracer);  // its id
 [[nodiscard]] Result<int> remove_probe(int id);
 
-// What was wrong with the environment variable CLOISTER_TRACE, or with patching what it names; "" for nothing.
-[[nodiscard]] std::string environment_error();
+// What went wrong while modules were loaded; "" for nothing. See cloister::trace::load_errors.
+[[nodiscard]] std::string load_errors();
 
 }  // namespace cloister::tracepoint
