@@ -14,6 +14,7 @@ class Programs:
     def __init__(self, folder):
         self.cloister = str(pathlib.Path(folder) / "cloister")
         self.actor = str(pathlib.Path(folder) / "actor")
+        self.tracepoint_bench = str(pathlib.Path(folder) / "tracepoint_bench")
         self.cpu = max(os.sched_getaffinity(0))
 
     def pinned(self, *arguments):

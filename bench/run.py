@@ -1,4 +1,4 @@
-"""run.py BIN [--rounds N] [storm|arming|collector ...]: the benchmarks as tables in markdown, on stdout."""
+"""run.py BIN [--rounds N] [storm|arming|collector|tracepoint ...]: the benchmarks as tables in markdown, on stdout."""
 import argparse
 import os
 import pathlib
@@ -8,9 +8,10 @@ import re
 import arming
 import collector
 import storm
+import tracepoint
 from common import Programs
 
-BENCHMARKS = {"storm": storm, "arming": arming, "collector": collector}
+BENCHMARKS = {"storm": storm, "arming": arming, "collector": collector, "tracepoint": tracepoint}
 
 
 def machine():
@@ -22,7 +23,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bin", help="where cloister and actor are")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("which", nargs="*", default=list(BENCHMARKS), metavar="storm|arming|collector")
+    parser.add_argument("which", nargs="*", default=list(BENCHMARKS), metavar="storm|arming|collector|tracepoint")
     arguments = parser.parse_args()
     if unknown := set(arguments.which) - set(BENCHMARKS):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
