@@ -1,4 +1,4 @@
-"""run.py BIN [--rounds N] [storm|arming|collector|lane|reading ...]: the benchmarks as tables in markdown, on stdout."""
+"""run.py BIN [--rounds N] [storm|arming|collector|lane|reading|tracepoint ...]: the benchmarks as tables in markdown, on stdout."""
 import argparse
 import os
 import pathlib
@@ -10,9 +10,10 @@ import collector
 import lane
 import reading
 import storm
+import tracepoint
 from common import Programs
 
-BENCHMARKS = {"storm": storm, "arming": arming, "collector": collector, "lane": lane, "reading": reading}
+BENCHMARKS = {"storm": storm, "arming": arming, "collector": collector, "lane": lane, "reading": reading, "tracepoint": tracepoint}
 
 
 def machine():
@@ -24,7 +25,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bin", help="where cloister and actor are")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("which", nargs="*", default=list(BENCHMARKS), metavar="storm|arming|collector|lane|reading")
+    parser.add_argument("which", nargs="*", default=list(BENCHMARKS), metavar="storm|arming|collector|lane|reading|tracepoint")
     arguments = parser.parse_args()
     if unknown := set(arguments.which) - set(BENCHMARKS):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")

@@ -1,0 +1,348 @@
+#include "tracepoint/registry.hpp"
+
+#include <fnmatch.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "tracepoint/filter.hpp"
+#include "tracepoint/grace.hpp"
+#include "tracepoint/patch.hpp"
+#include "tracepoint/probes.hpp"
+#include "tracepoint/threads.hpp"
+#include "tracepoint/trap.hpp"
+
+namespace cloister::tracepoint {
+namespace {
+
+struct Rule {
+    std::uint64_t number;  // never used twice
+    std::string glob;
+    bool on = false;
+    int level = CLOISTER_DEBUG;
+    Parsed filter = {};
+};
+
+struct Attachment {
+    int id;
+    std::string glob;
+    Probe probe;
+};
+
+struct Known {
+    cloister_class* event_class;
+    std::string name;         // provider:name
+    std::uint64_t rule = 0;   // that it follows; 0: off
+    std::uint64_t unfit = 0;  // the rule whose filter does not fit it, so that it is off
+};
+
+bool matches(const std::string& glob, const std::string& name) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; }
+
+class Registry {
+public:
+    Registry();
+
+    std::mutex lock;
+
+    void enter(cloister_module& module);
+    void leave(cloister_module& module);
+    Result<int> change(std::string_view glob, std::optional<Rule> rule);
+    Result<int> add(std::string_view glob, const Probe& probe);
+    Result<int> remove(int id);
+    int visit(int (*visitor)(void*, const cloister_class*), void* data);
+    std::string load_errors;
+
+private:
+    [[nodiscard]] const Rule* rule_for(const Known& known) const;
+    [[nodiscard]] std::vector<const cloister_site*> sites() const;
+    Result<void> follow_rules(bool loading = false);
+    void rebuild_probes(const Known& known) const;
+    void read_environment();
+
+    std::vector<cloister_module*> modules_;
+    std::vector<Known> classes_;
+    std::vector<Rule> rules_;
+    std::vector<Attachment> attachments_;
+    std::uint64_t rules_made_ = 0;
+    int probes_made_ = 0;
+};
+
+// Made by the first module that registers, and never destroyed: the last one leaves after static destructors have run.
+Registry& registry() {
+    static auto* const one = new Registry;
+    return *one;
+}
+
+Registry::Registry() {
+    pthread_atfork([] { registry().lock.lock(); }, [] { registry().lock.unlock(); },
+                   [] {
+                       forget_other_threads();
+                       registry().lock.unlock();
+                   });
+    read_environment();
+}
+
+// GLOB[@LEVEL][ if FILTER] {; GLOB...}
+void Registry::read_environment() {
+    const char* const value = secure_getenv("CLOISTER_TRACE");
+    std::string_view rest = value ? value : "";
+    while (!rest.empty()) {
+        // A semicolon in a filter's string does not end the entry.
+        std::size_t end = 0;
+        for (bool quoted = false; end < rest.size() && (quoted || rest[end] != ';'); ++end)
+            if (rest[end] == '"') quoted = !quoted;
+        std::string_view entry = rest.substr(0, end);
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+        std::string_view filter;
+        if (const auto at = entry.find(" if "); at != std::string_view::npos) {
+            filter = entry.substr(at + 4);
+            entry = entry.substr(0, at);
+        }
+        while (!entry.empty() && entry.front() == ' ') entry.remove_prefix(1);
+        while (!entry.empty() && entry.back() == ' ') entry.remove_suffix(1);
+        if (entry.empty()) continue;
+        int level = CLOISTER_DEBUG;
+        if (const auto at = entry.rfind('@'); at != std::string_view::npos) {
+            const std::string_view digits = entry.substr(at + 1);
+            if (digits.size() != 1 || digits[0] < '0' || digits[0] > '7') {
+                load_errors += Error{.what = "cannot understand " + std::string(entry) + " in CLOISTER_TRACE",
+                                     .needs = "GLOB@LEVEL, with a level of 0 to 7",
+                                     .found = "level " + std::string(digits)}
+                                   .text();
+                continue;
+            }
+            level = digits[0] - '0';
+            entry = entry.substr(0, at);
+        }
+        auto parsed = parse_filter(filter);
+        if (!parsed) {
+            load_errors += parsed.error().text();
+            continue;
+        }
+        rules_.push_back({++rules_made_, std::string(entry), true, level, *parsed});
+    }
+}
+
+const Rule* Registry::rule_for(const Known& known) const {
+    for (auto rule = rules_.rbegin(); rule != rules_.rend(); ++rule)
+        if (matches(rule->glob, known.name) && known.event_class->level <= rule->level)
+            return rule->on ? &*rule : nullptr;
+    return nullptr;
+}
+
+std::vector<const cloister_site*> Registry::sites() const {
+    std::vector<const cloister_site*> all;
+    for (const cloister_module* module : modules_)
+        for (const cloister_site* site = module->start; site != module->stop; ++site) all.push_back(site);
+    return all;
+}
+
+// Makes every class what its rule says. Either all of it happens, or nothing; but a class that is being loaded and that
+// a filter does not fit just stays off, as nobody is there who could choose another.
+Result<void> Registry::follow_rules(bool loading) {
+    struct Step {
+        Known* known;
+        std::uint64_t rule;
+        const Program* filter;
+    };
+    std::vector<Step> steps;
+    for (Known& known : classes_) {
+        const Rule* const rule = rule_for(known);
+        const std::uint64_t number = rule ? rule->number : 0;
+        if (number == known.rule || (number != 0 && number == known.unfit)) continue;
+        auto filter = compile_filter(rule ? rule->filter : Parsed(), *known.event_class);
+        if (!filter && loading) {
+            known.unfit = number;
+            load_errors += filter.error().text();
+            continue;
+        }
+        if (!filter) {
+            for (const Step& step : steps) std::free(const_cast<Program*>(step.filter));
+            return fail(filter.error());
+        }
+        steps.push_back({&known, number, *filter});
+    }
+    if (steps.empty()) return {};
+    for (const Step& step : steps) {
+        // The filter of a class that goes off stays: events that are under way would pass unfiltered.
+        if (step.rule) publish(step.known->event_class->filter, step.filter);
+        __atomic_store_n(&step.known->event_class->on, step.rule != 0, __ATOMIC_RELEASE);  // P-a
+    }
+    const auto all = sites();
+    auto done = apply(all);
+    if (!done) {
+        for (const Step& step : steps)
+            __atomic_store_n(&step.known->event_class->on, step.known->rule != 0, __ATOMIC_RELEASE);
+        (void)apply(all);
+        return fail(done.error());
+    }
+    for (const Step& step : steps) step.known->rule = step.rule;
+    return {};
+}
+
+Result<int> Registry::change(std::string_view glob, std::optional<Rule> rule) {
+    const std::vector<Rule> before = rules_;
+    std::erase_if(rules_, [&](const Rule& old) { return old.glob == glob || (glob == "*" && !rule); });
+    // "*" off leaves nothing to remember: off is what everything is by itself.
+    if (rule || glob != "*") {
+        rules_.push_back(rule ? *rule : Rule{.number = 0, .glob = std::string(glob)});
+        rules_.back().number = ++rules_made_;
+    }
+    if (auto ok = follow_rules(); !ok) {
+        rules_ = before;
+        return fail(ok.error());
+    }
+    int count = 0;
+    for (const Known& known : classes_)
+        count += matches(std::string(glob), known.name) && (!rule || known.event_class->level <= rule->level);
+    return count;
+}
+
+void Registry::rebuild_probes(const Known& known) const {
+    std::vector<Probe> probes;
+    for (const Attachment& one : attachments_)
+        if (matches(one.glob, known.name)) probes.push_back(one.probe);
+    ProbeList* list = nullptr;
+    if (!probes.empty()) {
+        const std::size_t size = probes.size() * sizeof(Probe);
+        list = static_cast<ProbeList*>(std::malloc(sizeof(ProbeList) + size));
+        list->count = static_cast<std::uint32_t>(probes.size());
+        std::memcpy(list->probes, probes.data(), size);
+    }
+    publish(known.event_class->probes, list);
+}
+
+Result<int> Registry::add(std::string_view glob, const Probe& probe) {
+    attachments_.push_back({++probes_made_, std::string(glob), probe});
+    for (const Known& known : classes_)
+        if (matches(attachments_.back().glob, known.name)) rebuild_probes(known);
+    return probes_made_;
+}
+
+Result<int> Registry::remove(int id) {
+    const auto found =
+        std::find_if(attachments_.begin(), attachments_.end(), [id](const Attachment& one) { return one.id == id; });
+    if (found == attachments_.end())
+        return fail({.what = "cannot remove probe " + std::to_string(id),
+                     .needs = "the id of a probe that was added, and not yet removed",
+                     .found = "none"});
+    const std::string glob = found->glob;
+    attachments_.erase(found);
+    for (const Known& known : classes_)
+        if (matches(glob, known.name)) rebuild_probes(known);
+    return 0;
+}
+
+void Registry::enter(cloister_module& module) {
+    if (module.state) return;
+    module.state = this;
+    modules_.push_back(&module);
+    know_sites(sites());
+    for (const cloister_site* site = module.start; site != module.stop; ++site) {
+        const auto is_it = [site](const Known& known) { return known.event_class == site->event_class; };
+        if (std::any_of(classes_.begin(), classes_.end(), is_it)) continue;
+        classes_.push_back(
+            {site->event_class, std::string(site->event_class->provider) + ":" + site->event_class->name});
+        rebuild_probes(classes_.back());
+    }
+    if (auto ok = follow_rules(true); !ok) load_errors += ok.error().text();
+}
+
+void Registry::leave(cloister_module& module) {
+    if (!module.state) return;
+    module.state = nullptr;
+    std::erase(modules_, &module);
+    know_sites(sites());
+    for (const cloister_site* site = module.start; site != module.stop; ++site) {
+        publish(site->event_class->probes, nullptr);
+        publish(site->event_class->filter, nullptr);
+        std::erase_if(classes_, [site](const Known& known) { return known.event_class == site->event_class; });
+    }
+}
+
+int Registry::visit(int (*visitor)(void*, const cloister_class*), void* data) {
+    int result = 0;
+    for (auto known = classes_.begin(); result == 0 && known != classes_.end(); ++known)
+        result = visitor(data, known->event_class);
+    return result;
+}
+
+}  // namespace
+
+std::mutex& writers() { return registry().lock; }
+
+namespace {
+
+// A program that never synchronizes does not keep all that it has ever replaced. Not under the lock.
+void free_some(std::size_t count) {
+    constexpr std::size_t kMany = 1000;
+    constexpr std::uint64_t kSoonNs = 1'000'000;
+    if (count > kMany) (void)synchronize(kSoonNs);
+}
+
+template <class Change>
+Result<int> locked(Change change) {
+    std::unique_lock lock(writers());
+    auto result = change(registry());
+    const std::size_t count = retired();
+    lock.unlock();
+    free_some(count);
+    return result;
+}
+
+}  // namespace
+
+Result<int> enable(std::string_view glob, int level, std::string_view filter) {
+    if (level < CLOISTER_EMERGENCY || level > CLOISTER_DEBUG)
+        return fail({.what = "no log level " + std::to_string(level),
+                     .needs = "0 (CLOISTER_EMERGENCY) to 7 (CLOISTER_DEBUG)",
+                     .found = std::to_string(level)});
+    auto parsed = parse_filter(filter);
+    if (!parsed) return fail(parsed.error());
+    return locked([&](Registry& all) { return all.change(glob, Rule{0, std::string(glob), true, level, *parsed}); });
+}
+
+Result<int> disable(std::string_view glob) {
+    return locked([&](Registry& all) { return all.change(glob, std::nullopt); });
+}
+
+Result<int> add_probe(std::string_view glob, cloister_probe probe, void* data, int tracer) {
+    if (tracer < 0 || tracer > 63)
+        return fail({.what = "cannot add a probe for tracer " + std::to_string(tracer),
+                     .needs = "a tracer of 0 to 63",
+                     .found = std::to_string(tracer)});
+    return locked([&](Registry& all) { return all.add(glob, {probe, data, std::uint64_t{1} << tracer}); });
+}
+
+Result<int> remove_probe(int id) {
+    return locked([&](Registry& all) { return all.remove(id); });
+}
+
+std::string load_errors() {
+    const std::lock_guard lock(writers());
+    return registry().load_errors;
+}
+
+}  // namespace cloister::tracepoint
+
+using cloister::tracepoint::registry;
+using cloister::tracepoint::writers;
+
+extern "C" void cloister_trace_register(cloister_module* module) {
+    const std::lock_guard lock(writers());
+    registry().enter(*module);
+}
+
+extern "C" void cloister_trace_unregister(cloister_module* module) {
+    const std::lock_guard lock(writers());
+    registry().leave(*module);
+}
+
+extern "C" int cloister_trace_classes(int (*visit)(void*, const cloister_class*), void* data) {
+    const std::lock_guard lock(writers());
+    return registry().visit(visit, data);
+}
