@@ -1,14 +1,17 @@
-# The command, and what lets other projects find it: find_package(cloister) gives the imported program
-# cloister::cloister (for a budget in add_test), pkg-config --variable=cloister its path.
+# The command, the tracepoints, and what lets other projects find them. find_package(cloister) gives the imported program
+# cloister::cloister (for a budget in add_test), the library cloister::trace for programs with tracepoints, and
+# cloister::trace_library for shared libraries with tracepoints, which leave the runtime to the program. pkg-config
+# --variable=cloister gives the program's path, --cflags and --libs the library.
 include(CMakePackageConfigHelpers)
 
-install(TARGETS cloister EXPORT cloister RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS cloister cloister_trace cloister_trace_library EXPORT cloister
+  RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/cloister DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT cloister NAMESPACE cloister:: FILE cloisterTargets.cmake DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/cloister)
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/cloisterConfig.cmake.in ${PROJECT_BINARY_DIR}/cloisterConfig.cmake
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/cloister)
-write_basic_package_version_file(${PROJECT_BINARY_DIR}/cloisterConfigVersion.cmake COMPATIBILITY SameMinorVersion
-  ARCH_INDEPENDENT)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/cloisterConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/cloisterConfig.cmake ${PROJECT_BINARY_DIR}/cloisterConfigVersion.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/cloister)
 

@@ -205,31 +205,53 @@ __attribute__((destructor(101))) static void cloister_leave_module_(void) {
  * Section flags: "w" because a shared library's addresses are relocated; "R" keeps the record where the linker collects
  * garbage; "?" puts it into the group of the function it stands in, so that the records of an inline function are
  * thrown away together with its surplus copies, instead of pointing into them. */
+#define CLOISTER_NOP_(class_symbol, label)                                      \
+    __asm__ goto(                                                               \
+        "771: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00\n" /* nopl 0x0(%rax,%rax,1) */ \
+        ".pushsection cloister_sites, \"awR?\", @progbits\n"                    \
+        ".balign 8\n"                                                           \
+        ".quad 771b, %l[" #label                                                \
+        "], %c[event_class]\n"                                                  \
+        ".popsection"                                                           \
+        :                                                                       \
+        : [event_class] "i"(&(class_symbol))                                    \
+        :                                                                       \
+        : label)
+#if defined(__clang__) && defined(__cplusplus)
+/* Before version 17, clang wants every asm goto of a function to be able to jump to the labels of all the others, and
+ * refuses that where a variable with a destructor lies between. In a function of its own, each has only its own label.
+ */
+#define CLOISTER_SITE_(class_symbol, call)                              \
+    __extension__({                                                     \
+        struct cloister_site_ {                                         \
+            static inline __attribute__((always_inline)) bool is_on() { \
+                CLOISTER_NOP_(class_symbol, cloister_on_);              \
+                return false;                                           \
+            cloister_on_:                                               \
+                return true;                                            \
+            }                                                           \
+        };                                                              \
+        if (__builtin_expect(cloister_site_::is_on(), false)) call;     \
+        (void)0;                                                        \
+    })
+#else
 #ifdef __clang__
 #define CLOISTER_COLD_
 #else
 #define CLOISTER_COLD_ __attribute__((cold))
 #endif
-#define CLOISTER_SITE_(class_symbol, call)                                          \
-    __extension__({                                                                 \
-        __label__ cloister_on_;                                                     \
-        __asm__ goto(                                                               \
-            "771: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00\n" /* nopl 0x0(%rax,%rax,1) */ \
-            ".pushsection cloister_sites, \"awR?\", @progbits\n"                    \
-            ".balign 8\n"                                                           \
-            ".quad 771b, %l[cloister_on_], %c[event_class]\n"                       \
-            ".popsection"                                                           \
-            :                                                                       \
-            : [event_class] "i"(&(class_symbol))                                    \
-            :                                                                       \
-            : cloister_on_);                                                        \
-        if (0) {                                                                    \
-        cloister_on_:                                                               \
-            CLOISTER_COLD_;                                                         \
-            call;                                                                   \
-        }                                                                           \
-        (void)0;                                                                    \
+#define CLOISTER_SITE_(class_symbol, call)         \
+    __extension__({                                \
+        __label__ cloister_on_;                    \
+        CLOISTER_NOP_(class_symbol, cloister_on_); \
+        if (0) {                                   \
+        cloister_on_:                              \
+            CLOISTER_COLD_;                        \
+            call;                                  \
+        }                                          \
+        (void)0;                                   \
     })
+#endif
 
 /* Fires an event of the class. The arguments are converted to the types of the fields as those of a function are. */
 #define CLOISTER_TRACE(...) CLOISTER_CAT_(CLOISTER_TRACE_, CLOISTER_SHAPE_(__VA_ARGS__))(__VA_ARGS__)

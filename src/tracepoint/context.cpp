@@ -26,7 +26,8 @@ constexpr std::uint64_t kSynchronous =
 // How many of the bytes could be read; -1 if that is not allowed at all.
 ssize_t read_memory(std::uintptr_t from, void* to, std::size_t size) {
     const iovec local{to, size}, remote{reinterpret_cast<void*>(from), size};
-    const auto got = syscall(SYS_process_vm_readv, getpid(), &local, 1, &remote, 1, 0);
+    // The kernel takes whole registers: an int among the variable arguments may leave the upper half of one as it was.
+    const auto got = syscall(SYS_process_vm_readv, getpid(), &local, 1UL, &remote, 1UL, 0UL);
     return got < 0 && errno == EFAULT ? 0 : got;
 }
 

@@ -16,6 +16,44 @@ get_target_property(program cloister::cloister LOCATION)
 file(WRITE ${{CMAKE_BINARY_DIR}}/program "${{program}}")
 """
 
+TRACED = {
+    "CMakeLists.txt": """
+cmake_minimum_required(VERSION 3.25)
+project(traced LANGUAGES C CXX)
+set(CMAKE_CXX_STANDARD 20)
+find_package(cloister REQUIRED)
+add_executable(traced traced.cpp)
+target_link_libraries(traced PRIVATE cloister::trace)
+add_library(plugin MODULE plugin.c)
+target_link_libraries(plugin PRIVATE cloister::trace_library)
+set_target_properties(plugin PROPERTIES PREFIX "")
+""",
+    "traced.cpp": """
+#include <cloister/trace.hpp>
+#include <cstdio>
+#include <dlfcn.h>
+CLOISTER_EVENT(demo, program, (int, number));
+int main(int, char** argv) {
+    const auto print = [](void*, const cloister_event* event) { std::puts(event->event_class->name); };
+    (void)cloister::trace::add_probe("demo:*", print, nullptr);
+    CLOISTER_TRACE(demo, program, 1);
+    void* plugin = dlopen(argv[1], RTLD_NOW);
+    if (!plugin) return std::puts(dlerror()), 1;
+    reinterpret_cast<void (*)()>(dlsym(plugin, "plugin"))();
+}
+""",
+    "plugin.c": """
+#include <cloister/trace.h>
+CLOISTER_EVENT(demo, plugin, (int, number));
+void plugin(void) { CLOISTER_TRACE(demo, plugin, 2); }
+""",
+}
+PKG_CONFIG_PROGRAM = """
+#include <cloister/trace.h>
+CLOISTER_EVENT(demo, c, (int, number));
+int main(void) { CLOISTER_TRACE(demo, c, 1); return cloister_trace_enable("demo:*", 7, 0, 0, 0) == 1 ? 0 : 1; }
+"""
+
 
 def run(*command, **options):
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True, **options).stdout
@@ -57,6 +95,25 @@ class Install(unittest.TestCase):
         self.assertEqual(run("pkg-config", "--modversion", "cloister", env=environment).strip(), VERSION)
         program = pathlib.Path(run("pkg-config", "--variable=cloister", "cloister", env=environment).strip())
         self.assertTrue(program.samefile(self.program))
+
+    def test_tracepoints_of_a_program_and_its_plugin(self):
+        source, build = self.work / "source-traced", self.work / "build-traced"
+        source.mkdir()
+        for name, text in TRACED.items():
+            (source / name).write_text(text)
+        run(CMAKE, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={self.prefix}")
+        run(CMAKE, "--build", build)
+        for glob, shown in (("demo:*", ["program", "plugin"]), ("demo:pl*", ["plugin"]), ("", [])):
+            out = run(build / "traced", build / "plugin.so", env={**os.environ, "CLOISTER_TRACE": glob})
+            self.assertEqual(out.split(), shown)
+
+    def test_tracepoints_with_pkg_config(self):
+        environment = {**os.environ, "PKG_CONFIG_PATH": str(next(self.prefix.rglob("cloister.pc")).parent)}
+        flags = run("pkg-config", "--cflags", "--libs", "cloister", env=environment).split()
+        source, program = self.work / "program.c", self.work / "program"
+        source.write_text(PKG_CONFIG_PROGRAM)
+        run("cc", "-O2", "-o", program, source, *flags)
+        run(program)
 
     def test_the_licence_comes_with_it(self):
         self.assertEqual(len(list(self.prefix.rglob("LICENSE"))), 1)

@@ -23,13 +23,14 @@ __attribute__((noinline)) void happen(int number) { CLOISTER_TRACE(context, even
 // What a probe of tracer 0 does when it is shown an event of that number, and what it and tracer 1 have been shown.
 using Action = void (*)();
 Action actions[64];
-int seen[2][64], most_seen[2];
+volatile int seen[2][64];
+int next_signal;
 
 void probe(void* data, const cloister_event* event) {
     int number = 0;
     std::memcpy(&number, event->payload, sizeof number);
     const auto tracer = reinterpret_cast<std::intptr_t>(data);
-    ++seen[tracer][number];
+    seen[tracer][number] = seen[tracer][number] + 1;
     if (tracer == 0 && actions[number]) actions[number]();
 }
 
@@ -71,7 +72,7 @@ protected:
     void SetUp() override {
         page = static_cast<char*>(mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
         std::fill(std::begin(actions), std::end(actions), nullptr);
-        std::memset(seen, 0, sizeof seen);
+        for (auto& of_tracer : seen) std::fill(std::begin(of_tracer), std::end(of_tracer), 0);
         jumps = false;
         handle(SIGSEGV, on_fault, SA_SIGINFO);
         for (std::intptr_t tracer : {0, 1})
@@ -161,7 +162,7 @@ TEST_P(Context, ATimerIsShown) {  // R3: SI_KERNEL, as a fault can have it
     actions[1] = [] {
         const itimerval soon{{0, 0}, {0, 1000}};
         setitimer(ITIMER_REAL, &soon, nullptr);
-        while (const_cast<volatile int&>(seen[1][2]) == 0) {
+        while (seen[1][2] == 0) {
         }
     };
     in_alarm = 2;
@@ -248,13 +249,10 @@ TEST_P(Context, AProbeMayBeLeftByLongjmp) {
     EXPECT_TRUE(trace::synchronize());
 }
 
-void go_deeper() {
-    const int next = SIGRTMIN + 1 + most_seen[0]++;
-    std::raise(next);
-}
+void go_deeper() { std::raise(next_signal++); }
 
 TEST_P(Context, TooDeepIsCounted) {
-    most_seen[0] = 0;
+    next_signal = SIGRTMIN + 1;
     actions[1] = go_deeper;
     in_alarm = 1;
     for (int i = 0; i < 10; ++i) handle(SIGRTMIN + 1 + i, on_alarm_with_info, SA_SIGINFO);
