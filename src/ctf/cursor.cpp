@@ -78,8 +78,8 @@ void Cursor::seek(std::uint64_t cycles) {
     }
     while (next_packet_ < stream_->size()) {
         const auto packet = stream_->packet_at(next_packet_, seen_packet_ ? packet_.number + 1 : 0, decoder_);
-        // A broken one is for next() to report.
-        if (!packet || !packet->end || *packet->end >= cycles) break;
+        // A broken one is for next() to report. One that ends before it begins was never closed.
+        if (!packet || !packet->end || *packet->end >= cycles || *packet->end < packet->begin.value_or(0)) break;
         packet_ = *packet;
         seen_packet_ = true;
         next_packet_ = packet_.offset + packet_.size;

@@ -14,8 +14,8 @@
 //        84  events, each at a multiple of 4 bytes
 //
 // An event begins with its header. Compact: one u32 {low 27 bits of the timestamp : 27, id : 5}, the id in the low
-// bits, 0 to 30. Extended, where the id is larger or the timestamp is 2^27 cycles or more after the one before it:
-// {u32 31, u32 id, u64 timestamp}. The fields follow without padding.
+// bits, 0 to 30. Extended, where the id is larger or the timestamp is 2^27 cycles or more after the one before it (for
+// the first event: after timestamp_begin): {u32 31, u32 id, u64 timestamp}. The fields follow without padding.
 #pragma once
 
 #include <cstddef>

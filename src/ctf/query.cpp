@@ -103,7 +103,7 @@ private:
 
     std::size_t comparison() {
         Query::Node node{.kind = Query::Kind::comparison};
-        std::size_t begin = at_;
+        std::size_t begin = 0;
         do {
             skip_space();
             begin = at_;

@@ -12,6 +12,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kMetadata = "metadata";
+constexpr int kMostLevels = 8;  // below the directory given; LTTng takes five
 
 Result<std::vector<std::string>> stream_names(const std::string& directory) {
     std::vector<std::string> out;
@@ -67,6 +68,7 @@ Result<std::vector<Trace>> Trace::open_all(const std::string& directory) {
     fs::recursive_directory_iterator entry(directory, fs::directory_options::skip_permission_denied, wrong), end;
     for (; !wrong && entry != end; entry.increment(wrong)) {
         std::error_code no;
+        if (entry.depth() >= kMostLevels) entry.disable_recursion_pending();
         if (entry->is_directory(no) && fs::exists(entry->path() / kMetadata, no))
             found.push_back(entry->path().string());
     }

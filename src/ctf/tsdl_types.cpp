@@ -288,7 +288,7 @@ TypeRef TypeParser::structure() {
     const std::size_t at = token().at;
     const std::string name = token().kind == Token::Kind::word && !at_word("align") ? expect_word("a name") : "";
     if (!at_sign("{")) {
-        if (const auto known = find("struct " + name)) return known;
+        if (auto known = find("struct " + name)) return known;
         wrong(at, fmt::format("struct '{}' is not declared", name), "its declaration before its use");
         return placeholder();
     }
@@ -322,7 +322,7 @@ TypeRef TypeParser::variant() {
         if (!name.empty()) declare(at, "variant " + name, out);
         return out;
     }
-    const auto known = find("variant " + name);
+    auto known = find("variant " + name);
     if (!known) {
         wrong(at, fmt::format("variant '{}' is not declared", name), "its declaration before its use");
         return placeholder();
@@ -339,7 +339,7 @@ TypeRef TypeParser::enumeration() {
     TypeRef container;
     if (take_sign(":")) container = type();
     if (!at_sign("{")) {
-        if (const auto known = find("enum " + name); known && !container) return known;
+        if (auto known = find("enum " + name); known && !container) return known;
         wrong(at, fmt::format("enum '{}' is not declared", name), "its declaration before its use");
         return placeholder();
     }

@@ -4,12 +4,14 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
 #include "ctf/encoder.hpp"
 #include "ctf/metadata_text.hpp"
+#include "ctf/trace.hpp"
 #include "scratch.hpp"
 
 namespace cloister::ctf {
@@ -188,6 +190,45 @@ TEST(Writer, APacketThatDidNotFitIsNotThere) {
     EXPECT_TRUE(writer.write({.timestamp_end = 999, .sequence_number = 1}, events.events())) << "and it goes on";
     EXPECT_TRUE(writer.finish());
     EXPECT_EQ(fs::file_size(scratch / "trace/book_0"), 2 * size);
+}
+
+// What a reader finds after every call: nothing half, and nothing that is not there yet.
+TEST(Writer, IsAWholeTraceAfterEveryCall) {
+    const Scratch scratch;
+    auto writer = create(scratch / "trace");
+    const auto count = [&] {
+        const auto trace = Trace::open(scratch / "trace");
+        EXPECT_TRUE(trace) << (trace ? "" : trace.error().text());
+        Counts counts;
+        for (const auto& stream : trace->streams()) {
+            Cursor cursor(stream);
+            EXPECT_TRUE(cursor.count(counts)) << cursor.error().text();
+        }
+        return std::accumulate(counts.events.begin(), counts.events.end(), std::uint64_t{0});
+    };
+    EXPECT_EQ(count(), 0U);
+    Encoder events;
+    for (std::uint32_t id = 1; id <= 3; ++id) {
+        EventClass event = number();
+        event.id = id * 20;  // the last two take extended headers
+        ASSERT_TRUE(writer.add(event));
+        EXPECT_EQ(count(), (id - 1) * 2 * 10);
+        for (const std::uint64_t lane : {0U, 1U}) {
+            events.clear();
+            for (std::uint32_t n = 0; n < 10; ++n) {
+                events.event(event.id, id * 1'000 + n);
+                events.put(n);
+            }
+            ASSERT_TRUE(writer.write({.stream_instance = lane,
+                                      .timestamp_begin = events.first(),
+                                      .timestamp_end = events.last(),
+                                      .sequence_number = id - 1},
+                                     events.events()));
+            EXPECT_EQ(count(), (id - 1) * 2 * 10 + (lane + 1) * 10);
+        }
+    }
+    EXPECT_TRUE(writer.finish());
+    EXPECT_EQ(count(), 60U);
 }
 
 TEST(Uuid, Text) {
