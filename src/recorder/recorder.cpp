@@ -82,14 +82,18 @@ std::uint32_t Recorder::largest(std::size_t channel) const {
 }
 
 core::Wrote Recorder::write(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes) {
-    core::Wrote wrote = core::Wrote::too_big;
+    // Staged: a page of the payload that is not mapped yet would abort the sequence again and again.
+    alignas(8) std::array<core::u8, core::kMaxEvent> staged;
     if (bytes <= largest(channel)) {
-        // Staged: a page of the payload that is not mapped yet would abort the sequence again and again.
-        alignas(8) std::array<core::u8, core::kMaxEvent> staged;
         std::memcpy(staged.data(), payload, bytes);
         std::memset(staged.data() + bytes, 0, core::padded(bytes) - bytes);  // no scraps of the stack in the file
-        wrote = core::write_staged(views_[channel], id, staged.data(), bytes);
     }
+    return write_staged(channel, id, staged.data(), bytes);
+}
+
+core::Wrote Recorder::write_staged(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes) {
+    const core::Wrote wrote =
+        bytes <= largest(channel) ? core::write_staged(views_[channel], id, payload, bytes) : core::Wrote::too_big;
     if (wrote == core::Wrote::no_lane || wrote == core::Wrote::too_big) {
         auto& header = *reinterpret_cast<SegmentHeader*>(segment_.base());
         __atomic_fetch_add(&header.refused, 1, __ATOMIC_RELAXED);

@@ -26,6 +26,8 @@ public:
 
     // Any payload, wherever it lies. Async-signal-safe; `bytes` at most largest(channel). What is refused is counted in the segment.
     core::Wrote write(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes);
+    // The same for a payload that does not fault when it is read, nor the bytes behind it up to a multiple of 4.
+    core::Wrote write_staged(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes);
     [[nodiscard]] std::uint32_t largest(std::size_t channel) const;
 
     // The declaration of an event class in TSDL (ctf::event_text), before its first event. Errors: no room.

@@ -1,0 +1,201 @@
+// Tracepoints into a segment: include/cloister/record.hpp.
+#include <array>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "cloister/record.hpp"
+#include "cloister/trace.h"
+#include "ctf/metadata_text.hpp"
+#include "recorder/extract.hpp"
+#include "recorder/recorder.hpp"
+
+namespace cloister::record {
+namespace {
+
+constexpr int kTracer = 0;  // in the recursion word
+
+// The id of each class that has been declared. Filled under the lock, read by probes in any context: an entry's class is
+// stored last, and entries stay.
+class Ids {
+public:
+    static constexpr std::uint32_t kMost = 1024, kNone = UINT32_MAX;
+
+    [[nodiscard]] std::uint32_t of(const cloister_class* wanted) const {
+        for (std::size_t n = 0, at = place(wanted); n < table_.size(); ++n, at = (at + 1) % table_.size()) {
+            const cloister_class* there = table_[at].event_class.load(std::memory_order_acquire);
+            if (there == wanted) return table_[at].id;
+            if (!there) break;
+        }
+        return kNone;
+    }
+    // Needs used() < kMost.
+    std::uint32_t add(const cloister_class* fresh) {
+        std::size_t at = place(fresh);
+        while (table_[at].event_class.load(std::memory_order_relaxed)) at = (at + 1) % table_.size();
+        table_[at].id = used_++;
+        table_[at].event_class.store(fresh, std::memory_order_release);
+        return table_[at].id;
+    }
+    [[nodiscard]] std::uint32_t used() const { return used_; }
+
+private:
+    struct Entry {
+        std::atomic<const cloister_class*> event_class = nullptr;
+        std::uint32_t id = 0;
+    };
+    [[nodiscard]] static std::size_t place(const cloister_class* of) {
+        return (reinterpret_cast<std::uintptr_t>(of) >> 4) * 0x9e3779b97f4a7c15ULL >> 53;  // 11 bits
+    }
+    std::array<Entry, 2 * kMost> table_;
+    std::uint32_t used_ = 0;
+};
+
+struct Recording {
+    std::unique_ptr<recorder::Recorder> recorder;
+    Ids ids;
+    std::atomic<std::uint64_t> unknown = 0;
+    int probe = -1;
+};
+std::mutex lock;
+std::unique_ptr<Recording> recording;
+
+Outcome because(const Error& error) { return {error.text()}; }
+
+ctf::Field field_of(const cloister_field& from) {
+    const ctf::Integer integer{.bits = from.bits, .is_signed = from.is_signed != 0, .base = from.base};
+    ctf::Field out;
+    switch (from.kind) {
+        case CLOISTER_REAL:
+            out = from.bits == 32 ? ctf::Field::of_float(from.name) : ctf::Field::of_double(from.name);
+            break;
+        case CLOISTER_BOOLEAN:
+            out = ctf::Field::of_boolean(from.name);
+            break;
+        case CLOISTER_POINTER:
+            out = ctf::Field::of_pointer(from.name);
+            break;
+        case CLOISTER_STRING:
+            out = ctf::Field::of_string(from.name);
+            break;
+        default:
+            if (from.enumerator_count) {
+                std::vector<ctf::Label> labels;
+                for (std::size_t i = 0; i < from.enumerator_count; ++i)
+                    labels.push_back({from.enumerators[i].name, from.enumerators[i].value, from.enumerators[i].value});
+                out = ctf::Field::of_enumeration(from.name, integer, std::move(labels));
+            } else {
+                out = ctf::Field::of_integer(from.name, integer);
+            }
+    }
+    return from.is_sequence ? std::move(out).sequence() : out;
+}
+
+ctf::EventClass class_of(const cloister_class& from, std::uint32_t id) {
+    ctf::EventClass out{.name = fmt::format("{}:{}", from.provider, from.name), .id = id, .fields = {}};
+    // LTTng's levels, which the format's readers know: those of syslog(3), but 14 for debug.
+    out.loglevel = from.level == CLOISTER_DEBUG ? 14 : from.level;
+    for (std::size_t i = 0; i < from.field_count; ++i) out.fields.push_back(field_of(from.fields[i]));
+    return out;
+}
+
+// Declares what is new. With the lock.
+Outcome declare_all(Recording& mine) {
+    std::vector<const cloister_class*> found;
+    (void)cloister_trace_classes(
+        [](void* data, const cloister_class* event_class) {
+            static_cast<std::vector<const cloister_class*>*>(data)->push_back(event_class);
+            return 0;
+        },
+        &found);
+    for (const cloister_class* event_class : found) {
+        if (mine.ids.of(event_class) != Ids::kNone) continue;
+        if (mine.ids.used() == Ids::kMost)
+            return because({.what = "cannot record all event classes",
+                            .needs = fmt::format("at most {} of them", Ids::kMost),
+                            .found = fmt::format("{} in the modules that are loaded", found.size())});
+        const ctf::EventClass declared = class_of(*event_class, mine.ids.used());
+        if (auto ok = declared.check(); !ok) return because(ok.error());
+        // The declaration is in the segment before the first event that needs it.
+        if (auto ok = mine.recorder->declare(0, declared.id, ctf::event_text(declared)); !ok)
+            return because(ok.error());
+        mine.ids.add(event_class);
+    }
+    return {};
+}
+
+// In any context. The payload lies on the stack of who fires, so that it can be read in a restartable sequence, and some bytes
+// beyond it as well.
+void on_event(void* data, const cloister_event* event) {
+    auto& mine = *static_cast<Recording*>(data);
+    const std::uint32_t id = mine.ids.of(event->event_class);
+    if (id == Ids::kNone) {
+        mine.unknown.fetch_add(1, std::memory_order_relaxed);
+        return;
+    }
+    mine.recorder->write_staged(0, id, event->payload, static_cast<std::uint32_t>(event->size));
+}
+
+}  // namespace
+
+Outcome start(const Options& options) {
+    const std::scoped_lock hold(lock);
+    if (recording)
+        return because({.what = "cannot start to record",
+                        .needs = "one recording at a time",
+                        .found = "one that runs",
+                        .set = "stop() it"});
+    auto made = recorder::Recorder::create(
+        {.path = options.path,
+         .channels = {{"flight",
+                       {.slots = options.sub_buffers,
+                        .size = options.sub_buffer_bytes,
+                        .mode = options.discard ? core::Mode::discard : core::Mode::overwrite}}},
+         .huge_pages = options.huge_pages});
+    if (!made) return because(made.error());
+    auto mine = std::make_unique<Recording>();
+    mine->recorder = std::move(*made);
+    if (auto ok = declare_all(*mine); !ok) return ok;
+    mine->probe = cloister_trace_add_probe("*", on_event, mine.get(), kTracer);
+    if (mine->probe < 0)
+        return because(
+            {.what = "cannot start to record", .needs = "a probe on all event classes", .found = "it was refused"});
+    recording = std::move(mine);
+    return {};
+}
+
+Outcome refresh() {
+    const std::scoped_lock hold(lock);
+    return recording ? declare_all(*recording)
+                     : because({.what = "nothing is recorded", .needs = "start() first", .found = "no recording"});
+}
+
+Outcome snapshot(const std::string& directory) {
+    const std::scoped_lock hold(lock);
+    if (!recording) return because({.what = "nothing is recorded", .needs = "start() first", .found = "no recording"});
+    const auto done = recorder::snapshot(recording->recorder->segment(), directory);
+    return done ? Outcome{} : because(done.error());
+}
+
+void stop() {
+    const std::scoped_lock hold(lock);
+    if (!recording) return;
+    (void)cloister_trace_remove_probe(recording->probe);
+    std::array<char, 256> error{};
+    if (cloister_trace_synchronize(error.data(), error.size()) < 0)
+        (void)recording.release();  // a probe that is still in it must find it
+    else
+        recording.reset();
+}
+
+Losses losses() {
+    const Recording* mine = recording.get();
+    if (!mine) return {};
+    return {.refused = __atomic_load_n(&mine->recorder->segment().header().refused, __ATOMIC_RELAXED),
+            .unknown = mine->unknown.load(std::memory_order_relaxed)};
+}
+
+}  // namespace cloister::record
