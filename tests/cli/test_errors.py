@@ -127,7 +127,8 @@ class Tracefs(unittest.TestCase):
 class Help(unittest.TestCase):
     def test_every_option_is_told(self):
         for command, options in (("run", ("--cpu", "--after", "--duration", "--budget", "--log", "--json", "124")),
-                                 ("watch", ("--cpu", "--gap", "--pid", "--duration", "--budget", "--log", "--json"))):
+                                 ("watch", ("--cpu", "--gap", "--pid", "--duration", "--budget", "--log", "--json")),
+                                 ("view", ("DIR", "--from", "--to", "--event", "--where", "--stats", "--last", "--wall", "--json"))):
             done = subprocess.run([CLOISTER, command, "--help"], capture_output=True, text=True, check=True)
             for option in options:
                 self.assertIn(option, done.stdout, command)
