@@ -41,7 +41,7 @@ format:
 	clang-format -i $(SOURCES)
 
 tidy: build
-	run-clang-tidy -quiet -p build/release -j $(JOBS)
+	run-clang-tidy -quiet -extra-arg=-Wno-unknown-warning-option -p build/release -j $(JOBS)
 
 clean:
 	rm -rf build

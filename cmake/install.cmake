@@ -1,10 +1,11 @@
 # The command, the tracepoints, and what lets other projects find them. find_package(cloister) gives the imported program
 # cloister::cloister (for a budget in add_test), the library cloister::trace for programs with tracepoints, and
-# cloister::trace_library for shared libraries with tracepoints, which leave the runtime to the program. pkg-config
+# cloister::trace_library for shared libraries with tracepoints, which leave the runtime to the program, and
+# cloister::record for programs that record their events. pkg-config
 # --variable=cloister gives the program's path, --cflags and --libs the library.
 include(CMakePackageConfigHelpers)
 
-install(TARGETS cloister cloister_trace cloister_trace_library EXPORT cloister
+install(TARGETS cloister cloister_trace cloister_trace_library cloister_record EXPORT cloister
   RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/cloister DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT cloister NAMESPACE cloister:: FILE cloisterTargets.cmake DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/cloister)

@@ -27,6 +27,8 @@ target_link_libraries(traced PRIVATE cloister::trace)
 add_library(plugin MODULE plugin.c)
 target_link_libraries(plugin PRIVATE cloister::trace_library)
 set_target_properties(plugin PROPERTIES PREFIX "")
+add_executable(recorded recorded.cpp)
+target_link_libraries(recorded PRIVATE cloister::record)
 """,
     "traced.cpp": """
 #include <cloister/trace.hpp>
@@ -40,6 +42,20 @@ int main(int, char** argv) {
     void* plugin = dlopen(argv[1], RTLD_NOW);
     if (!plugin) return std::puts(dlerror()), 1;
     reinterpret_cast<void (*)()>(dlsym(plugin, "plugin"))();
+}
+""",
+    "recorded.cpp": """
+#include <cloister/record.hpp>
+#include <cloister/trace.hpp>
+#include <cstdio>
+CLOISTER_EVENT(demo, recorded, (int, number));
+int main(int, char** argv) {
+    const auto started = cloister::record::start();
+    if (!started) return std::puts(started.error.c_str()), 1;
+    (void)cloister::trace::enable("demo:*");
+    for (int number = 0; number < 3; ++number) CLOISTER_TRACE(demo, recorded, number);
+    const auto taken = cloister::record::snapshot(argv[1]);
+    if (!taken) return std::puts(taken.error.c_str()), 2;
 }
 """,
     "plugin.c": """
@@ -106,6 +122,11 @@ class Install(unittest.TestCase):
         for glob, shown in (("demo:*", ["program", "plugin"]), ("demo:pl*", ["plugin"]), ("", [])):
             out = run(build / "traced", build / "plugin.so", env={**os.environ, "CLOISTER_TRACE": glob})
             self.assertEqual(out.split(), shown)
+
+        trace = self.work / "trace"
+        run(build / "recorded", trace)
+        shown = run(self.program, "view", trace)
+        self.assertEqual(shown.count("demo:recorded"), 3, shown)
 
     def test_tracepoints_with_pkg_config(self):
         environment = {**os.environ, "PKG_CONFIG_PATH": str(next(self.prefix.rglob("cloister.pc")).parent)}
