@@ -29,6 +29,9 @@ struct [[nodiscard]] Outcome {
 
 // Begins; once at a time. Not async-signal-safe, as all functions here but losses().
 Outcome start(const Options& options = {});
+// Maps and locks the memory of a CPU's lane, so that no event there ever waits for memory: for the CPU of a task that must not
+// be delayed, before it begins. Otherwise memory comes with the first event on a CPU, which takes some 100 us.
+Outcome prepare(int cpu);
 // After libraries with tracepoints were loaded while it records: their events are counted in Losses::unknown until then.
 Outcome refresh();
 // What is in the segment now, as a trace (CTF 1.8) in a new or empty directory. Writers run on.

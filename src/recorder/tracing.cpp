@@ -167,6 +167,18 @@ Outcome start(const Options& options) {
     return {};
 }
 
+Outcome prepare(int cpu) {
+    const std::scoped_lock hold(lock);
+    if (!recording) return because({.what = "nothing is recorded", .needs = "start() first", .found = "no recording"});
+    const std::uint32_t cpus = recording->recorder->segment().cpus();
+    if (cpu < 0 || static_cast<std::uint32_t>(cpu) >= cpus)
+        return because({.what = "cannot prepare the lane of this CPU",
+                        .needs = fmt::format("a CPU from 0 to {}", cpus - 1),
+                        .found = std::to_string(cpu)});
+    const auto ok = recording->recorder->prepare(static_cast<std::uint32_t>(cpu));
+    return ok ? Outcome{} : because(ok.error());
+}
+
 Outcome refresh() {
     const std::scoped_lock hold(lock);
     return recording ? declare_all(*recording)

@@ -124,6 +124,14 @@ TEST_F(Recording, OneAtATimeAndAgainAfterIt) {
     EXPECT_EQ(lines().size(), 1U);
 }
 
+TEST_F(Recording, ALaneCanBePreparedBeforeItsFirstEvent) {
+    EXPECT_THAT(cloister::record::prepare(0).error, testing::HasSubstr("start() first"));
+    ASSERT_TRUE(cloister::record::start());
+    EXPECT_TRUE(cloister::record::prepare(0));
+    EXPECT_THAT(cloister::record::prepare(-1).error, testing::HasSubstr("from 0 to"));
+    EXPECT_THAT(cloister::record::prepare(100'000).error, testing::HasSubstr("from 0 to"));
+}
+
 TEST_F(Recording, BadOptionsTeach) {
     EXPECT_THAT(cloister::record::start({.sub_buffers = 3}).error, testing::HasSubstr("powers of two"));
     EXPECT_THAT(cloister::record::start({.sub_buffer_bytes = 100}).error, testing::HasSubstr("4 KiB to 64 MiB"));
