@@ -107,8 +107,7 @@ void step(const cloister_site& site, bool on) {
     ASSERT_TRUE(barrier(Barrier::instruction));
     ASSERT_EQ(behaviour(), becomes);
 
-    // The four bytes may become visible in any order: all 16 states, by way of a Gray code so that one changes at a
-    // time.
+    // The four bytes may become visible in any order: all 16 states, in the order of a Gray code, one byte at a time.
     const tests::Bytes before = bytes_of(site);
     for (unsigned i = 1; i <= 16; ++i) {
         const unsigned gray = (i % 16) ^ ((i % 16) >> 1);
@@ -220,10 +219,21 @@ Way way_of(const cloister_site& site, bool on) {
     return *way;
 }
 
+// A thread that has just been joined may still be on its way out, with all signals blocked: the kernel lists it a
+// little longer. So the way comes back soon, not at once.
+bool comes_back_to_breakpoints(const cloister_site& site) {
+    for (int i = 0; i < 1000; ++i) {
+        const bool back = way_of(site, true) == Way::breakpoints;
+        if (way_of(site, false) == Way::breakpoints && back) return true;
+        usleep(1000);
+    }
+    return false;
+}
+
 // Blocking or unblocking SIGTRAP, for all threads or in a handler, decides the way; none of them is killed.
 TEST_F(Patch, GoesAroundThreadsThatBlockSigtrap) {
     const auto& site = *sites_of("step", "ran").at(0);
-    EXPECT_EQ(way_of(site, true), Way::breakpoints);
+    EXPECT_TRUE(comes_back_to_breakpoints(site));
     std::atomic<int> phase = 0;
     std::atomic<std::uint64_t> runs = 0;
     std::thread blocker([&] {
@@ -238,14 +248,14 @@ TEST_F(Patch, GoesAroundThreadsThatBlockSigtrap) {
     });
     while (phase == 0) std::this_thread::yield();
     for (int i = 0; i < 500; ++i) {
-        ASSERT_EQ(way_of(site, i % 2), Way::pages);
-        ASSERT_EQ(run_site(1), i % 2 == 1);
+        ASSERT_EQ(way_of(site, i % 2 == 0), Way::pages);
+        ASSERT_EQ(run_site(1), i % 2 == 0);
     }
     const std::uint64_t seen = runs;
     while (runs == seen) std::this_thread::yield();  // it lives
     phase = 2;
     blocker.join();
-    EXPECT_EQ(way_of(site, false), Way::breakpoints);
+    EXPECT_TRUE(comes_back_to_breakpoints(site));
 }
 
 TEST_F(Patch, GoesAroundHandlersThatBlockSigtrap) {
@@ -257,7 +267,7 @@ TEST_F(Patch, GoesAroundHandlersThatBlockSigtrap) {
     sigaction(SIGUSR2, &action, &old);
     EXPECT_EQ(way_of(site, true), Way::pages);
     sigaction(SIGUSR2, &old, nullptr);
-    EXPECT_EQ(way_of(site, false), Way::breakpoints);
+    EXPECT_TRUE(comes_back_to_breakpoints(site));
 }
 
 __attribute__((noinline)) void run_many(int number) {
@@ -302,8 +312,7 @@ TEST_F(Patch, LeavesTheProgramItsOwnTraps) {
                   __asm__ volatile("int3");
                   std::raise(SIGTRAP);
                   if (own_traps != 0) return 2;
-                  // It comes later, keeps the old action, and hands on to it. Ours takes the signal back at the next
-                  // patch.
+                  // It comes later, and hands on to the action before it. The next patch takes the signal back.
                   action.sa_sigaction = polite_handler;
                   action.sa_flags = SA_SIGINFO;
                   sigaction(SIGTRAP, &action, &before_own);
