@@ -43,8 +43,8 @@ Outcome synchronize();
 
 // What went wrong while modules were loaded, and had nobody to be returned to; "" if nothing did: in the environment
 // variable CLOISTER_TRACE, a filter that does not fit a class (which stays off), text that cannot be patched. The
-// variable holds what enable() takes, entries separated by ";":  GLOB[@LEVEL][ if FILTER]   book:*@6 if price > 10;
-// net:* LEVEL is a number of 0 to 7.
+// variable holds what enable() takes, in entries GLOB[@LEVEL][ if FILTER] separated by ";", with a level of 0 to 7:
+// "book:*@6 if price > 10; net:*".
 [[nodiscard]] std::string load_errors();
 
 // --- What generated code calls.

@@ -4,15 +4,14 @@
 // event's entry (threads.hpp). An event that happens then is not shown to the tracer, but counted, if it is the
 // tracer's own doing:
 //
-//   R1  the probe runs into a tracepoint, however deep in calls                               broken off
-//   R2  the probe faults or traps (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS with a
-//       positive si_code), and the handler runs into a tracepoint, on whatever stack           broken off: the signal
-//       is synchronous; shown to the tracer, its probe would fault again, without end
-//   R3  an asynchronous signal (timer, kill, tgkill, I/O) interrupts the probe, and the
-//       handler runs into a tracepoint, on whatever stack                                      shown: it has nothing to
-//       do with the probe, and is what a flight recorder is for
-//   R4  as R3, and the probe that is then called does R1 or R2                                 broken off
-//   R5  other tracers, in R1 and R2                                                            shown
+//   R1  the probe runs into a tracepoint, however deep in calls: broken off
+//   R2  the probe faults or traps (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS with a positive si_code), and the
+//       handler runs into a tracepoint, on whatever stack: broken off. The signal is synchronous; shown to the tracer,
+//       its probe would fault again, without end
+//   R3  an asynchronous signal (timer, kill, tgkill, I/O) interrupts the probe, and the handler runs into a tracepoint,
+//       on whatever stack: shown. It has nothing to do with the probe, and is what a flight recorder is for
+//   R4  as R3, and the probe that is then called does R1 or R2: broken off
+//   R5  other tracers, in R1 and R2: shown
 //
 // So there is one word for each stack of control: the thread's own, and one for each asynchronous signal handler on top
 // of it. The words need no room of their own: they are the entries that lie above the last asynchronous signal frame.
@@ -24,11 +23,9 @@
 // cannot fault.
 //
 // What cannot be told is taken as R1 (the event is broken off and counted, never the other way round):
-//   - a handler without SA_SIGINFO whose sa_mask holds synchronous signals as well: the kernel does not say which it
-//   was
-//   - an event that was left by longjmp, as long as the thread has not come back to where its mark was on the stack,
-//   and
-//     has gone deeper from where it jumped to without overwriting it
+//   - a handler without SA_SIGINFO whose sa_mask holds synchronous signals too: the kernel does not say which it was
+//   - an event that was left by longjmp, while the thread is deeper in its stack than the mark without having
+//     overwritten it
 //   - a mark more than 256 KiB away, or where process_vm_readv is forbidden
 // The remains of an old signal frame, in a part of a live frame that was not written since, can be taken for a real
 // one. Then R1 and R2 are shown once too often, at most kDepth times in a row.

@@ -10,8 +10,7 @@
 // of whatever types the two are. Strings: == and != only, with \" and \\ in quotes. Sequences cannot be compared.
 //
 // A program is a list of tests, each with the index of the test that comes next if it holds and if it does not. Both
-// lie further down the list, so an evaluation takes at most kTests steps. It is one block from malloc, without
-// pointers.
+// lie further down the list, so an evaluation takes at most kTests steps. It is one block, without pointers.
 #pragma once
 
 #include <cloister/trace.h>

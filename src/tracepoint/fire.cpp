@@ -1,5 +1,4 @@
-// The path of an event: from the laid-out payload to the probes. No atomic read-modify-write but where an event is
-// lost.
+// The path of an event, from its payload to the probes. No atomic read-modify-write but where an event is lost.
 #include <cloister/trace.h>
 
 #include <atomic>

@@ -4,9 +4,9 @@
 // to it. Events read the pointers and use what they point to from enter() to leave() (threads.hpp), in any context.
 //
 // Roles
-//   reader       an event. No atomic read-modify-write, no fence, no system call; it may be interrupted anywhere, may
-//   be
-//                left by longjmp, and its thread may end inside it
+//   reader       an event. No atomic read-modify-write, no fence, no system call; it may be interrupted anywhere and
+//   left
+//                by longjmp, and its thread may end inside it
 //   writer       holds the registry's lock (so never a signal handler): publishes a new block, retires the old one
 //   synchronize  waits until no reader can hold a block that was retired before; then frees those
 //
@@ -29,13 +29,11 @@
 // One flip is enough, since a period is never used twice (64 bits).
 //
 // Readers that never come to G5
-//   - left by longjmp: their mark (threads.hpp) is overwritten sooner or later by the thread's next calls: a live
-//   frame's
-//     never is. synchronize() looks at the mark and goes on when it is no more. Until then it waits.
+//   - left by longjmp: their mark (threads.hpp) is overwritten sooner or later by the thread's next calls, as that of a
+//     live frame never is. synchronize() looks at the mark and goes on when it is no more. Until then it waits.
 //   - the thread has ended: synchronize() asks the kernel.
 //   - the process has forked: the child has only the calling thread; forget_other_threads().
-//   - the reader waits for the synchronizing thread, or is that thread: an error, at once for the latter, else after 10
-//   s.
+//   - the reader waits for the synchronizing thread, or is that thread: an error, after 10 s or at once.
 //
 // Memory orders
 //   id  site                          operation       pairs with  if it were weaker

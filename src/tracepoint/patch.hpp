@@ -30,12 +30,10 @@
 //     barrier                               nobody executes the old one, or traps, any more (P2)
 //
 // Why a breakpoint byte, and not one store of all five: Intel's manual (SDM vol. 3, "Handling Self- and Cross-Modifying
-// Code") lets no processor execute bytes that another one is changing, unless both synchronize; one byte that is either
-// of two instructions' first is what Intel has said works and what Linux, and so every processor since, relies on.
-// AMD's manual (APM vol. 2, 7.6.1) allows one aligned store of eight bytes, but such a store takes a second, writable
-// mapping of the page, which a private page of a file cannot have; the write through /proc/self/mem, which leaves the
-// mapping as it is, is a copy of bytes in no particular order (on processors with fast short rep mov it is `rep
-// movsb`).
+// Code") lets no processor execute bytes that another one is changing, unless both synchronize; a breakpoint in the
+// first byte is what the kernel relies on. AMD's manual (APM vol. 2, 7.6.1) allows one aligned store of eight bytes,
+// but that takes a second, writable mapping of the page, which a private page of a file cannot have; the write through
+// /proc/self/mem, which leaves the mapping as it is, copies bytes in no particular order.
 //
 // Why not only that: a breakpoint is delivered as SIGTRAP, and the kernel kills a thread that has it blocked. So before
 // phase 1 two things are looked at: whether a thread has SIGTRAP blocked (SigBlk in /proc/self/task/*/status), and
@@ -51,17 +49,14 @@
 // microseconds a page in place of one a site, and is taken too where /proc/self/mem cannot be written.
 //
 // Left over: a thread that blocks SIGTRAP in the time between the look and the end of phase 3 (some 20 us and 1 us a
-// site), *and* comes to one of the sites in it, is killed. Programs that block it for good, however briefly before, are
-// seen.
+// site), *and* comes to one of the sites in it, is killed. Who blocked it before is seen.
 //
 // Memory orders
-//   id  site                         operation                     pairs with  if it were weaker
-//   P-a class.on, before phase 1     store release                 P-b         the handler would jump where it should
-//   not P-b handler, class.on            load acquire                  P-a         the same P-c between phases
-//   membarrier SYNC_CORE          runners     a core could execute a mixture that it has
-//                                                                              fetched in part before, in part after
-//   P-d table of sites (trap.hpp)    store release / load acquire              the handler would not know the
-//   breakpoint
+//   id  site                        operation                     pairs with  if it were weaker
+//   P-a class.on, before phase 1    store release                 P-b         the handler would go the wrong way
+//   P-b handler, class.on           load acquire                  P-a         the same
+//   P-c between the phases          membarrier SYNC_CORE          runners     a core could execute a mixture of bytes
+//   P-d table of sites (trap.hpp)   store release, load acquire   each other  the handler would not know the site
 #pragma once
 
 #include <cloister/trace.h>

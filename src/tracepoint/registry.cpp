@@ -81,6 +81,7 @@ Registry::Registry() {
     pthread_atfork([] { registry().lock.lock(); }, [] { registry().lock.unlock(); },
                    [] {
                        forget_other_threads();
+                       forget_other_handlers();
                        registry().lock.unlock();
                    });
     read_environment();

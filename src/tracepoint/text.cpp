@@ -76,8 +76,7 @@ Result<void> exchange_run(std::uintptr_t from, std::uintptr_t to, std::span<cons
     const std::size_t size = to - from;
     Backing backing;
     find_backing(from, to, backing);
-    // From the same file at the same offset, so that profilers and debuggers still see in /proc/self/maps whose code it
-    // is.
+    // From the same file at the same offset, so that profilers and debuggers still find in /proc/self/maps whose it is.
     void* const copy = backing.file >= 0
                            ? mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, backing.file, backing.offset)
                            : mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

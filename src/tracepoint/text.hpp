@@ -34,8 +34,7 @@ private:
 };
 
 // Applies the changes by exchanging the pages that they are in (patch.hpp says how, and why). `changes` in ascending
-// order of addresses. After an error some pages may have been exchanged, others not; each is as it was or as it is to
-// be.
+// order of addresses. After an error some pages may have been exchanged, others not; each is wholly old or new.
 [[nodiscard]] Result<void> exchange_pages(std::span<const Change> changes);
 
 }  // namespace cloister::tracepoint

@@ -17,8 +17,7 @@
 //       which: it is a word in that frame, which only the event's regular end clears, and which the next calls
 //       overwrite if the frame was left by longjmp. Entries of the latter kind are dropped when the thread's next event
 //       finds them (context.cpp), when the event below them ends (leave()), or are seen through by synchronize().
-//   T3  a slot belongs to the one live thread whose id is its tid. A thread that ends gives nothing back (nothing that
-//   is
+//   T3  a slot belongs to the one live thread whose id is its tid. A thread that ends gives nothing back (nothing
 //       async-signal-safe could tell us); its slot is taken over by the first thread that needs one.
 //
 // Nothing here is an atomic read-modify-write on the path of an event, once the thread has its slot.
@@ -76,8 +75,8 @@ void drop_from(Thread& thread, std::uint32_t depth);
 void forget_other_threads();
 
 // Begins an event; null if the thread is inside of kDepth of them. `now` is the current grace period.
-// Memory orders: T-a below depth's store the compiler keeps the order of the stores (signal handlers on this thread see
-// them in order); what other threads see is ordered by the membarrier of synchronize(): see grace.hpp.
+// Signal handlers on this thread must see the stores in order, which the fences make the compiler keep; what other
+// threads see of them is ordered by the barriers of synchronize().
 [[nodiscard]] inline Entry* enter(Thread& thread, Mark& mark, const std::atomic<std::uint64_t>& now) {
     const std::uint32_t depth = thread.depth.load(std::memory_order_relaxed);
     if (depth >= kDepth) return nullptr;

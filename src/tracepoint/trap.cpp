@@ -96,8 +96,7 @@ void on_trap(int signal, siginfo_t* info, void* argument) {
     errno = saved;
 }
 
-// Replaces what handlers read, and frees it when none can be reading it. New handlers find the new one, and none stays
-// long.
+// Replaces what handlers read, and frees it when none can be reading it. New ones find the new value; none stays long.
 template <class T>
 void replace(std::atomic<const T*>& pointer, const T* value) {
     const std::unique_ptr<const T> old(pointer.exchange(value, std::memory_order_seq_cst));  // P-d
@@ -108,8 +107,7 @@ bool is_ours(const struct sigaction& action) {
     return (action.sa_flags & SA_SIGINFO) && action.sa_sigaction == on_trap;
 }
 
-// Whether the thread's status says that it blocks SIGTRAP: "SigBlk:\t0000000000000010". A thread that has ended does
-// not.
+// Whether a thread's status says that it blocks SIGTRAP: "SigBlk:\t0000000000000010". One that has ended does not.
 bool blocks_trap(const char* tid) {
     char path[64], text[4096];
     std::snprintf(path, sizeof path, "/proc/self/task/%.20s/status", tid);
@@ -149,6 +147,8 @@ Result<void> take_traps() {
         return fail({.what = "cannot handle SIGTRAP", .needs = "sigaction(2)", .found = std::strerror(errno)});
     return {};
 }
+
+void forget_other_handlers() { in_flight.store(0, std::memory_order_relaxed); }
 
 bool traps_are_safe() {
     for (int signal = 1; signal < NSIG; ++signal) {

@@ -29,6 +29,9 @@ void know_sites(std::vector<const cloister_site*> sites);
 // Makes SIGTRAP ours, if it is not. Under the registry's lock.
 [[nodiscard]] Result<void> take_traps();
 
+// In the child of a fork: handlers that other threads were in are not there.
+void forget_other_handlers();
+
 // No thread has SIGTRAP blocked, and no handler that is installed would run with it blocked.
 [[nodiscard]] bool traps_are_safe();
 

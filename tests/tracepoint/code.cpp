@@ -21,7 +21,9 @@ __attribute__((noinline)) std::int64_t traced_loop(const std::int64_t* values, s
 }
 }
 
+volatile std::int64_t sink;  // so that the linker has a use for all of them
+
 int main() {
     const std::int64_t values[] = {1, 2, 3};
-    return static_cast<int>(traced(1, 2) + untraced(1, 2) + traced_loop(values, 3)) & 0;
+    sink = traced(1, 2) + untraced(1, 2) + traced_loop(values, 3);
 }
