@@ -18,6 +18,7 @@ inline constexpr int kClean = 0, kFindings = 1, kError = 2;
 
 Action add_run(CLI::App& parser, std::vector<std::string> tail);  // tail: "--" and what stood behind it
 Action add_watch(CLI::App& parser);
+Action add_record(CLI::App& parser);
 Action add_snapshot(CLI::App& parser);
 Action add_view(CLI::App& parser);
 

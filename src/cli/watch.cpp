@@ -1,12 +1,12 @@
 // cloister watch -c CPU [-d 10s] [--gap 1us | --pid PID]
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <csignal>
+#include <optional>
 
 #include "cli/commands.hpp"
 #include "cli/watching.hpp"
-#include "system/proc.hpp"
+#include "system/process.hpp"
 
 namespace cloister::cli {
 
@@ -22,14 +22,14 @@ int failed(const Error& error) {
     return kError;
 }
 
-bool alive(int pid) { return kill(pid, 0) == 0 || errno == EPERM; }
-
 int watch(WatchOptions options) {
     const auto gap = breach::parse_duration(options.gap);
     if (!gap) return failed(gap.error());
     int default_cpu = -1;
+    std::optional<system::Process> process;
     if (options.pid) {
-        if (!alive(options.pid))
+        process.emplace(options.pid);
+        if (process->ended())
             return failed({.what = fmt::format("cannot watch process {}", options.pid),
                            .needs = "the id of a process that runs",
                            .found = "no such process"});
@@ -62,7 +62,7 @@ int watch(WatchOptions options) {
     while (watching.poll()) {
         const int signal = signals->wait(5);
         if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP) break;
-        if (options.pid && !alive(options.pid)) {
+        if (process && process->ended()) {
             watching.output().notice({0, fmt::format("process {} has ended", options.pid)});
             break;
         }

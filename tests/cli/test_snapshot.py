@@ -1,17 +1,18 @@
-"""cloister snapshot, and cloister view of what it made."""
+"""cloister snapshot and cloister record, and cloister view of what they made."""
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import tempfile
 import unittest
 
-from harness import cloister
+from harness import Cloister, cloister, wait_until
 
 RECORDS = os.environ["RECORDS"]
 
 
-class Snapshot(unittest.TestCase):
+class Recorded(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -35,6 +36,8 @@ class Snapshot(unittest.TestCase):
         self.assertGreater(len(numbers), 1000)
         self.assertEqual(sorted(numbers), list(range(5001 - len(numbers), 5001)))
 
+
+class Snapshot(Recorded):
     def test_of_a_running_program(self):
         program = self.start()
         done = cloister("snapshot", "--pid", program.pid, "-o", self.folder / "trace", json=False)
@@ -70,6 +73,47 @@ class Snapshot(unittest.TestCase):
             self.assertTrue(done.err, words)
             self.assertFalse((self.folder / "never").exists(), words)
         self.assertEqual(cloister("snapshot", "--pid", os.getpid(), json=False).status, 2)
+
+
+class Record(Recorded):
+    def test_nothing_is_lost_until_the_program_ends(self):
+        """The ring of the program holds less than what it writes, and enough for a drain that is late by seconds."""
+        program = self.start(self.folder / "segment", 60_000)
+        done = cloister("record", self.folder / "segment", "-o", self.folder / "trace", json=False)
+        self.assertEqual(done.status, 0, str(done))
+        self.assertIn("the program has ended", done.out)
+        self.assertEqual(program.wait(), 0, "not one event found its ring full")
+        self.assertEqual(self.numbers(self.folder / "trace"), list(range(1, 60_001)))
+
+    def test_for_a_while(self):
+        program = self.start()
+        done = cloister("record", "--pid", program.pid, "-o", self.folder / "trace", "-d", "200ms", json=False)
+        self.assertEqual(done.status, 0, str(done))
+        self.assertIn("the time is over", done.out)
+        self.assertIsNone(program.poll(), "it runs on")
+        self.assert_newest(self.folder / "trace")
+
+    def test_until_it_is_interrupted_and_only_one_at_a_time(self):
+        program = self.start()
+        with Cloister("record", "--pid", program.pid, "-o", self.folder / "trace", json=False) as running:
+            wait_until(lambda: "Ctrl-C" in running.text("stderr"), lambda: running.text("stderr"))
+            second = cloister("record", "--pid", program.pid, "-o", self.folder / "second", json=False)
+            self.assertEqual(second.status, 2, str(second))
+            self.assertIn("another drain", second.err)
+            os.kill(running.pid, signal.SIGINT)
+            done = running.finish()
+        self.assertEqual(done.status, 0, str(done))
+        self.assertIn("interrupted", done.out)
+        self.assert_newest(self.folder / "trace")
+
+    def test_what_it_cannot_do(self):
+        for words in ((), ("--pid", os.getpid()), ("/etc/passwd",), ("/no/such/file",), ("--pid", os.getpid(), "/etc/passwd")):
+            done = cloister("record", "-o", self.folder / "never", *words, json=False)
+            self.assertEqual(done.status, 2, f"{words}: {done}")
+            self.assertFalse((self.folder / "never").exists(), words)
+        program = self.start()
+        done = cloister("record", "--pid", program.pid, "-o", self.folder / "never", "-d", "soon", json=False)
+        self.assertEqual(done.status, 2, str(done))
 
 
 if __name__ == "__main__":
