@@ -1,7 +1,7 @@
 // lane_bench [ROUNDS]: what an event costs, variants in turn within each round, as one JSON object.
 //
-// bare: rdtsc and the stores of the same bytes into a plain buffer. pair: the 16-byte payload from registers. staged: a string of 12
-// characters and two integers, staged on the stack. The loops are alike, and pinned to one CPU.
+// bare: rdtsc and the stores of the same bytes into a plain buffer. pair: the 16-byte payload from registers. staged: a
+// string of 12 characters and two integers, staged on the stack. The loops are alike, and pinned to one CPU.
 #include <sched.h>
 #include <sys/mman.h>
 #include <time.h>

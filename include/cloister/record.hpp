@@ -1,5 +1,6 @@
-// The flight recorder of a program: every event of its tracepoints that is enabled goes into a segment of shared memory, where it
-// can be read at any time, from inside, by `cloister snapshot --pid PID`, or from the segment's file when the program is dead.
+// The flight recorder of a program: every event of its tracepoints that is enabled goes into a segment of shared
+// memory, where it can be read at any time, from inside, by `cloister snapshot --pid PID`, or from the segment's file
+// when the program is dead.
 //
 //     cloister::record::start({.path = "/dev/shm/engine"});
 //     cloister::trace::enable("book:*");
@@ -29,10 +30,11 @@ struct [[nodiscard]] Outcome {
 
 // Begins; once at a time. Not async-signal-safe, as all functions here but losses().
 Outcome start(const Options& options = {});
-// Maps and locks the memory of a CPU's lane, so that no event there ever waits for memory: for the CPU of a task that must not
-// be delayed, before it begins. Otherwise memory comes with the first event on a CPU, which takes some 100 us.
+// Maps and locks the memory of a CPU's lane, so that no event there ever waits for memory: for the CPU of a task that
+// must not be delayed, before it begins. Otherwise memory comes with the first event on a CPU, which takes some 100 us.
 Outcome prepare(int cpu);
-// After libraries with tracepoints were loaded while it records: their events are counted in Losses::unknown until then.
+// After libraries with tracepoints were loaded while it records: their events are counted in Losses::unknown until
+// then.
 Outcome refresh();
 // What is in the segment now, as a trace (CTF 1.8) in a new or empty directory. Writers run on.
 Outcome snapshot(const std::string& directory);

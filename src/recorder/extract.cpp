@@ -32,7 +32,8 @@ ctf::PacketInfo info_of(std::size_t channel, std::uint32_t cpu, const core::SubB
             .cpu = cpu};
 }
 
-// An end for a sub-buffer that is still open: no event in it is later. The commit word has the high part of the last one.
+// An end for a sub-buffer that is still open: no event in it is later. The commit word has the high part of the last
+// one.
 std::uint64_t end_of_open(const core::u8* lane, const Segment::Channel& channel, const core::SubBuffer& at) {
     const core::Commit commit{core::lane_words::load(lane + channel.shape.descriptor(at.descriptor))};
     return (std::uint64_t{commit.high()} + 1) << core::kTimeBits;
@@ -94,8 +95,8 @@ ctf::Preamble preamble_of(const Segment& segment) {
     std::copy_n(header.uuid, out.uuid.size(), out.uuid.begin());
     const ClockReading first = header.first;
     ClockReading last = header.last;
-    // A program that runs may have read its clocks long ago: the longer the time between, the better the frequency. After
-    // another boot the TSC has begun anew.
+    // A program that runs may have read its clocks long ago: the longer the time between, the better the frequency.
+    // After another boot the TSC has begun anew.
     const ClockReading now = read_clocks();
     if (std::ranges::equal(boot_id(), header.boot_id) && now.tsc > first.tsc && now.raw_ns > first.raw_ns) last = now;
     const double seconds = static_cast<double>(last.raw_ns - first.raw_ns) / 1e9;

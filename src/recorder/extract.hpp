@@ -23,12 +23,12 @@ struct Extracted {
     std::uint64_t broken = 0;  // lanes whose words cannot be (a hostile or dying peer); left out from there on
 };
 
-// Copies what is in all lanes now into a trace: one unbroken run of sub-buffers for each lane that ends with what was committed when
-// its turn came. Writers run on; nothing in the segment is changed. Errors: those of the trace writer.
+// Copies what is in all lanes now into a trace: one unbroken run of sub-buffers for each lane that ends with what was
+// committed when its turn came. Writers run on; nothing in the segment is changed. Errors: those of the trace writer.
 [[nodiscard]] Result<Extracted> snapshot(const Segment& segment, const std::string& directory);
 
-// Takes full sub-buffers away as they come and writes them to a trace. One at a time for each segment: a lock on the file sees
-// to that.
+// Takes full sub-buffers away as they come and writes them to a trace. One at a time for each segment: a lock on the
+// file sees to that.
 class Drain {
 public:
     // Errors: another drain is at work (who), those of TraceWriter::create.
@@ -36,8 +36,8 @@ public:
 
     // Everything that is full now. Call it often enough: a lane holds N sub-buffers.
     [[nodiscard]] Result<Extracted> run();
-    // The end: what is full and what is still open, and closes the trace. The program may go on, but what it writes into the
-    // sub-buffers that were open is not in this trace.
+    // The end: what is full and what is still open, and closes the trace. The program may go on, but what it writes
+    // into the sub-buffers that were open is not in this trace.
     [[nodiscard]] Result<Extracted> finish();
 
 private:

@@ -13,8 +13,8 @@
 namespace cloister::recorder {
 namespace {
 
-// The recorders of this process, for the slow path of a writer that finds a lane without memory: a signal handler may be
-// in it, so no lock.
+// The recorders of this process, for the slow path of a writer that finds a lane without memory: a signal handler may
+// be in it, so no lock.
 constexpr std::size_t kMost = 64;
 std::array<std::atomic<Recorder*>, kMost> recorders;
 

@@ -20,11 +20,12 @@ public:
     Recorder& operator=(const Recorder&) = delete;
     ~Recorder();  // nobody writes any more
 
-    // What the fast path of lane_writer.hpp takes. In a page that a fork wipes: a child has no lanes, and its events are refused
-    // and counted until it has a recorder of its own. Stays valid as long as the recorder.
+    // What the fast path of lane_writer.hpp takes. In a page that a fork wipes: a child has no lanes, and its events
+    // are refused and counted until it has a recorder of its own. Stays valid as long as the recorder.
     [[nodiscard]] const core::View& view(std::size_t channel) const { return views_[channel]; }
 
-    // Any payload, wherever it lies. Async-signal-safe; `bytes` at most largest(channel). What is refused is counted in the segment.
+    // Any payload, wherever it lies. Async-signal-safe; `bytes` at most largest(channel). What is refused is counted in
+    // the segment.
     core::Wrote write(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes);
     // The same for a payload that does not fault when it is read, nor the bytes behind it up to a multiple of 4.
     core::Wrote write_staged(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes);

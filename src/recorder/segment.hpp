@@ -1,8 +1,9 @@
-// The segment: one shared-memory file that holds the lanes of all channels and everything that is needed to read them, also
-// when the program that wrote them is dead. docs/format.md specifies it byte by byte.
+// The segment: one shared-memory file that holds the lanes of all channels and everything that is needed to read them,
+// also when the program that wrote them is dead. docs/format.md specifies it byte by byte.
 //
-// Offsets, never pointers: every process maps it elsewhere. Zero bytes are valid empty lanes. Whoever opens a segment checks
-// all of its header before the first lane is looked at, and keeps what it has checked: the file is not trusted again.
+// Offsets, never pointers: every process maps it elsewhere. Zero bytes are valid empty lanes. Whoever opens a segment
+// checks all of its header before the first lane is looked at, and keeps what it has checked: the file is not trusted
+// again.
 #pragma once
 
 #include <array>
@@ -70,9 +71,9 @@ struct ClassRecord {
 
 class Segment {
 public:
-    // Makes one with room for every possible CPU; only what is needed at once has memory behind it. Mode 0600, sealed against
-    // shrinking where the file can be. `notices`: what could not be had and was done without. Errors: no room, bad options,
-    // a path that exists.
+    // Makes one with room for every possible CPU; only what is needed at once has memory behind it. Mode 0600, sealed
+    // against shrinking where the file can be. `notices`: what could not be had and was done without. Errors: no room,
+    // bad options, a path that exists.
     [[nodiscard]] static Result<Segment> create(const SegmentOptions& options,
                                                 std::vector<std::string>* notices = nullptr);
 
@@ -125,8 +126,8 @@ private:
     std::vector<Channel> channels_;
 };
 
-// Gives a lane's sub-buffers memory, so that no store into them can find the file system full (SIGBUS). Async-signal-safe: false
-// if there is none.
+// Gives a lane's sub-buffers memory, so that no store into them can find the file system full (SIGBUS).
+// Async-signal-safe: false if there is none.
 [[nodiscard]] bool populate(int fd, std::uint64_t offset, std::uint64_t bytes);
 
 [[nodiscard]] ClockReading read_clocks();

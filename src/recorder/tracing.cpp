@@ -18,8 +18,8 @@ namespace {
 
 constexpr int kTracer = 0;  // in the recursion word
 
-// The id of each class that has been declared. Filled under the lock, read by probes in any context: an entry's class is
-// stored last, and entries stay.
+// The id of each class that has been declared. Filled under the lock, read by probes in any context: an entry's class
+// is stored last, and entries stay.
 class Ids {
 public:
     static constexpr std::uint32_t kMost = 1024, kNone = UINT32_MAX;
@@ -127,8 +127,8 @@ Outcome declare_all(Recording& mine) {
     return {};
 }
 
-// In any context. The payload lies on the stack of who fires, so that it can be read in a restartable sequence, and some bytes
-// beyond it as well.
+// In any context. The payload lies on the stack of who fires, so that it can be read in a restartable sequence, and
+// some bytes beyond it as well.
 void on_event(void* data, const cloister_event* event) {
     auto& mine = *static_cast<Recording*>(data);
     const std::uint32_t id = mine.ids.of(event->event_class);

@@ -1,7 +1,7 @@
-// lane_storm SECONDS: writers on all CPUs, timer signals that write from their handlers as often as the machine lets them,
-// migrations forced all the time, a reader that looks at an overwrite channel in place, and a drain that empties a discard channel.
-// Every event carries {source, counter}. At the end each one whose write was done must have come out of the drain once, and what was
-// dropped must be what the lanes have counted.
+// lane_storm SECONDS: writers on all CPUs, timer signals that write from their handlers as often as the machine lets
+// them, migrations forced all the time, a reader that looks at an overwrite channel in place, and a drain that empties
+// a discard channel. Every event carries {source, counter}. At the end each one whose write was done must have come out
+// of the drain once, and what was dropped must be what the lanes have counted.
 #include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>

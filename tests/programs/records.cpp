@@ -1,5 +1,5 @@
-// Records into a segment: records [PATH [SLOWLY]]. Says "recorded" when 5000 events are in it, and waits for its end. SLOWLY: into a
-// channel that discards, one event each 20 us and more, that many; then it ends.
+// Records into a segment: records [PATH [SLOWLY]]. Says "recorded" when 5000 events are in it, and waits for its end.
+// SLOWLY: into a channel that discards, one event each 20 us and more, that many; then it ends.
 #include <unistd.h>
 
 #include <array>

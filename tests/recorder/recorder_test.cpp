@@ -182,7 +182,8 @@ TEST(Snapshot, WhileWritersRunOnEveryCpu) {
         const auto done = snapshot(recorder->segment(), folder / name);
         ASSERT_TRUE(done) << done.error().text();
         Trace trace = read(folder / name);
-        // Of a thread that moved, what it wrote elsewhere may have been overwritten there long ago; nothing is there twice.
+        // Of a thread that moved, what it wrote elsewhere may have been overwritten there long ago; nothing is there
+        // twice.
         for (auto& [thread, numbers] : trace.filled) {
             std::ranges::sort(numbers);
             EXPECT_EQ(std::ranges::adjacent_find(numbers), numbers.end());

@@ -142,8 +142,8 @@ enum class Took : u8 {
     return Took::nothing;  // a writer that laps its drain 64 times in a row leaves nothing to take
 }
 
-// What take() gave is in a safe place. `drained` last: a drain that dies between the two leaves a slot that is free, not one that
-// nobody frees.
+// What take() gave is in a safe place. `drained` last: a drain that dies between the two leaves a slot that is free,
+// not one that nobody frees.
 inline void give_back(u8* lane, const Shape& shape, const SubBuffer& taken) {
     if (shape.mode == Mode::discard) {
         const Slot free = Slot::of(taken.number, true, taken.descriptor, taken.index);

@@ -112,8 +112,8 @@ slow:
     return write_slow(view, id, words, sizeof words);
 }
 
-// An event whose payload is staged at `payload`: at most Shape::largest() - kLongHeader bytes, which must not fault when
-// read (a fault inside of the sequence would abort it for ever), nor must those that follow up to a multiple of 4.
+// An event whose payload is staged at `payload`: at most Shape::largest() - kLongHeader bytes, which must not fault
+// when read (a fault inside of the sequence would abort it for ever), nor must those that follow up to a multiple of 4.
 [[nodiscard, gnu::always_inline]] inline Wrote write_staged(const View& view, u32 id, const void* payload, u32 bytes) {
     const u32 need = kShortHeader + bytes;
 again:
