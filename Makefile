@@ -30,6 +30,7 @@ bench: build
 
 soak: deps build
 	python3 -B bench/soak.py build/release/bin --seconds $(SECONDS_OF_SOAK)
+	build/release/bin/lane_storm $(SECONDS_OF_SOAK)
 
 install: build
 	cmake --install build/release --prefix $(PREFIX)

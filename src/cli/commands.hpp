@@ -22,4 +22,8 @@ Action add_record(CLI::App& parser);
 Action add_snapshot(CLI::App& parser);
 Action add_view(CLI::App& parser);
 
+// From here on, a file that is cut while it is mapped (a segment with a path cannot be sealed against that) ends the
+// command with an error that says so, and not with SIGBUS.
+void explain_bus_errors();
+
 }  // namespace cloister::cli

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -11,6 +12,20 @@
 #include "cli/commands.hpp"
 
 using namespace cloister;
+
+void cli::explain_bus_errors() {
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+        constexpr std::string_view kText =
+            "cloister: a file was cut while it was read\n"
+            "  needs  the segment or trace to keep its size while it is mapped\n"
+            "  found  pages of it that are no longer there: somebody truncated it\n"
+            "  set    whoever truncates it must not; what was written until now is in the output directory\n";
+        const auto written = write(STDERR_FILENO, kText.data(), kText.size());
+        _exit(written < 0 ? cli::kFailed : cli::kError);
+    };
+    sigaction(SIGBUS, &action, nullptr);
+}
 
 int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is an error like any other; commands do not inherit this

@@ -32,6 +32,7 @@ int record(const RecordOptions& options) {
         return failed({.what = "there is not one segment to record from",
                        .needs = "either --pid PID, of a program that records, or the FILE of a segment",
                        .found = options.pid ? "both" : "neither"});
+    explain_bus_errors();
     std::optional<std::uint64_t> duration_ns;
     if (!options.duration.empty()) {
         const auto duration = breach::parse_duration(options.duration);

@@ -27,6 +27,7 @@ int snapshot(const SnapshotOptions& options) {
         return failed({.what = "there is not one segment to take a snapshot of",
                        .needs = "either --pid PID, of a program that records, or the FILE of a segment",
                        .found = options.pid ? "both" : "neither"});
+    explain_bus_errors();
     const auto segment = options.pid ? recorder::Segment::of_process(options.pid, recorder::Segment::Access::read)
                                      : recorder::Segment::open(options.file, recorder::Segment::Access::read);
     if (!segment) return failed(segment.error());

@@ -395,6 +395,7 @@ private:
 };
 
 int view(const ViewOptions& options) {
+    explain_bus_errors();
     std::optional<ctf::Query> query;
     if (!options.where.empty()) {
         auto parsed = ctf::Query::parse(options.where);

@@ -66,8 +66,8 @@ class Snapshot(Recorded):
     def test_what_it_cannot_do(self):
         ended = subprocess.Popen(["true"])
         ended.wait()
-        for words in ((), ("--pid", os.getpid()), ("--pid", ended.pid), ("--pid", 0), ("/no/such/file",), ("/etc/passwd",),
-                      ("/dev/null",), ("/",), ("--pid", os.getpid(), "/etc/passwd")):
+        for words in ((), ("--pid", os.getpid()), ("--pid", ended.pid), ("--pid", 0), ("/no/such/file",),
+                      ("/etc/passwd",), ("/dev/null",), ("/",), ("--pid", os.getpid(), "/etc/passwd")):
             done = cloister("snapshot", "-o", self.folder / "never", *words, json=False)
             self.assertEqual(done.status, 2, f"{words}: {done}")
             self.assertTrue(done.err, words)
@@ -106,8 +106,21 @@ class Record(Recorded):
         self.assertIn("interrupted", done.out)
         self.assert_newest(self.folder / "trace")
 
+    def test_a_segment_that_is_cut_while_it_is_read(self):
+        self.start(self.folder / "segment")
+        with Cloister("record", self.folder / "segment", "-o", self.folder / "trace", json=False) as running:
+            wait_until(lambda: "Ctrl-C" in running.text("stderr"), lambda: running.text("stderr"))
+            os.truncate(self.folder / "segment", 4096)
+            done = running.finish()
+        self.assertEqual(done.status, 2, str(done))
+        self.assertIn("was cut while it was read", done.err)
+        refused = cloister("snapshot", self.folder / "segment", "-o", self.folder / "never", json=False)
+        self.assertEqual(refused.status, 2, str(refused))
+        self.assertIn("the file's size, 4096", refused.err)
+
     def test_what_it_cannot_do(self):
-        for words in ((), ("--pid", os.getpid()), ("/etc/passwd",), ("/no/such/file",), ("--pid", os.getpid(), "/etc/passwd")):
+        for words in ((), ("--pid", os.getpid()), ("/etc/passwd",), ("/no/such/file",),
+                      ("--pid", os.getpid(), "/etc/passwd")):
             done = cloister("record", "-o", self.folder / "never", *words, json=False)
             self.assertEqual(done.status, 2, f"{words}: {done}")
             self.assertFalse((self.folder / "never").exists(), words)
