@@ -9,6 +9,7 @@
 
 #include "breach/session.hpp"
 #include "cli/commands.hpp"
+#include "cli/segment.hpp"
 #include "cli/watching.hpp"
 #include "recorder/extract.hpp"
 #include "system/process.hpp"
@@ -17,9 +18,8 @@ namespace cloister::cli {
 
 namespace {
 
-struct RecordOptions {
-    int pid = 0;
-    std::string file, directory, duration;
+struct RecordOptions : SegmentOptions {
+    std::string duration;
 };
 
 int failed(const Error& error) {
@@ -28,11 +28,6 @@ int failed(const Error& error) {
 }
 
 int record(const RecordOptions& options) {
-    if ((options.pid != 0) == !options.file.empty())
-        return failed({.what = "there is not one segment to record from",
-                       .needs = "either --pid PID, of a program that records, or the FILE of a segment",
-                       .found = options.pid ? "both" : "neither"});
-    explain_bus_errors();
     std::optional<std::uint64_t> duration_ns;
     if (!options.duration.empty()) {
         const auto duration = breach::parse_duration(options.duration);
@@ -41,8 +36,7 @@ int record(const RecordOptions& options) {
     }
     auto signals = Signals::take();
     if (!signals) return failed(signals.error());
-    auto segment = options.pid ? recorder::Segment::of_process(options.pid, recorder::Segment::Access::drain)
-                               : recorder::Segment::open(options.file, recorder::Segment::Access::drain);
+    auto segment = open_segment(options, recorder::Segment::Access::drain);
     if (!segment) return failed(segment.error());
     const auto owner = static_cast<int>(segment->header().pid);
     const system::Process program(owner);
@@ -86,13 +80,7 @@ int record(const RecordOptions& options) {
 
 Action add_record(CLI::App& parser) {
     auto options = std::make_shared<RecordOptions>();
-    parser.add_option("FILE", options->file, "The segment of a program that records")->type_name("");
-    parser.add_option("--pid", options->pid, "The segment of this process")
-        ->type_name("PID")
-        ->check(CLI::PositiveNumber);
-    parser.add_option("-o,--output", options->directory, "Where the trace goes: a new or empty directory")
-        ->type_name("DIR")
-        ->required();
+    add_options(parser, *options);
     parser.add_option("-d,--duration", options->duration, "Record for this long: 10s, 500ms, 2m")->type_name("TIME");
     parser.footer(
         "Takes events away as they come, until the program ends, the time is over, or Ctrl-C. Of a recording that "

@@ -3,33 +3,22 @@
 
 #include <cstdio>
 #include <memory>
-#include <string>
 
 #include "cli/commands.hpp"
+#include "cli/segment.hpp"
 #include "recorder/extract.hpp"
 
 namespace cloister::cli {
 
 namespace {
 
-struct SnapshotOptions {
-    int pid = 0;
-    std::string file, directory;
-};
-
 int failed(const Error& error) {
     std::fputs(error.text().c_str(), stderr);
     return kError;
 }
 
-int snapshot(const SnapshotOptions& options) {
-    if ((options.pid != 0) == !options.file.empty())
-        return failed({.what = "there is not one segment to take a snapshot of",
-                       .needs = "either --pid PID, of a program that records, or the FILE of a segment",
-                       .found = options.pid ? "both" : "neither"});
-    explain_bus_errors();
-    const auto segment = options.pid ? recorder::Segment::of_process(options.pid, recorder::Segment::Access::read)
-                                     : recorder::Segment::open(options.file, recorder::Segment::Access::read);
+int snapshot(const SegmentOptions& options) {
+    const auto segment = open_segment(options, recorder::Segment::Access::read);
     if (!segment) return failed(segment.error());
     const auto done = recorder::snapshot(*segment, options.directory);
     if (!done) return failed(done.error());
@@ -49,14 +38,8 @@ int snapshot(const SnapshotOptions& options) {
 }  // namespace
 
 Action add_snapshot(CLI::App& parser) {
-    auto options = std::make_shared<SnapshotOptions>();
-    parser.add_option("FILE", options->file, "The segment, also of a program that has ended")->type_name("");
-    parser.add_option("--pid", options->pid, "The segment of this process")
-        ->type_name("PID")
-        ->check(CLI::PositiveNumber);
-    parser.add_option("-o,--output", options->directory, "Where the trace goes: a new or empty directory")
-        ->type_name("DIR")
-        ->required();
+    auto options = std::make_shared<SegmentOptions>();
+    add_options(parser, *options);
     parser.footer("The program that records runs on, and is not disturbed. Exit status: 0; 2 error.");
     return [options] { return snapshot(*options); };
 }

@@ -33,24 +33,7 @@ Try try_long(const View& view, u32 id, const void* payload, u32 bytes) {
              "jb %l[slow]\n" CLOISTER_FIND_ROOM
              "movl $31, (%%rsi)\n"
              "movl %[id], 4(%%rsi)\n"
-             "movq %%rax, 8(%%rsi)\n"
-             "movl %[bytes], %%ecx\n"
-             "5:\n"
-             "subl $8, %%ecx\n"
-             "jb 6f\n"
-             "movq (%[payload], %%rcx), %%rdx\n"
-             "movq %%rdx, 16(%%rsi, %%rcx)\n"
-             "jmp 5b\n"
-             "6:\n"
-             "testl $4, %%ecx\n"
-             "jz 7f\n"
-             "movl (%[payload]), %%edx\n"
-             "movl %%edx, 16(%%rsi)\n"
-             "7:\n"
-             "shlq $32, %%r9\n"
-             "orq %%r9, %%r8\n"
-             "movq %%r8, (%%rdi)\n"  // W3
-             CLOISTER_RSEQ_END
+             "movq %%rax, 8(%%rsi)\n" CLOISTER_COPY_PAYLOAD("16") CLOISTER_COMMIT
              :
              : [rseq] "r"(cloister_rseq_offset), [view] "r"(&view), [id] "r"(id), [payload] "r"(payload),
                [bytes] "r"(padded(bytes)), [need] "r"(need), [bits] "i"(kTimeBits)

@@ -66,6 +66,29 @@ extern "C" {
     "subl %[need], %%r8d\n"                           \
     "jb %l[slow]\n"
 
+// The staged payload to `at`(rsi), from its end to its begin; [bytes] is a multiple of 4.
+#define CLOISTER_COPY_PAYLOAD(at)       \
+    "movl %[bytes], %%ecx\n"            \
+    "5:\n"                              \
+    "subl $8, %%ecx\n"                  \
+    "jb 6f\n"                           \
+    "movq (%[payload], %%rcx), %%rdx\n" \
+    "movq %%rdx, " at                   \
+    "(%%rsi, %%rcx)\n"                  \
+    "jmp 5b\n"                          \
+    "6:\n"                              \
+    "testl $4, %%ecx\n"                 \
+    "jz 7f\n"                           \
+    "movl (%[payload]), %%edx\n"        \
+    "movl %%edx, " at                   \
+    "(%%rsi)\n"                         \
+    "7:\n"
+// W3. r9: the clock's high part, r8: what is left.
+#define CLOISTER_COMMIT \
+    "shlq $32, %%r9\n"  \
+    "orq %%r9, %%r8\n"  \
+    "movq %%r8, (%%rdi)\n" CLOISTER_RSEQ_END
+
 namespace cloister::core {
 
 enum class Wrote : u8 {
@@ -96,11 +119,7 @@ again:
              "orl %[id], %%eax\n"
              "movl %%eax, (%%rsi)\n"
              "movq %[first], 4(%%rsi)\n"
-             "movq %[second], 12(%%rsi)\n"
-             "shlq $32, %%r9\n"
-             "orq %%r9, %%r8\n"
-             "movq %%r8, (%%rdi)\n"  // W3
-             CLOISTER_RSEQ_END
+             "movq %[second], 12(%%rsi)\n" CLOISTER_COMMIT
              :
              : [rseq] "r"(cloister_rseq_offset), [view] "r"(&view), [id] "ri"(id), [first] "r"(first),
                [second] "r"(second), [need] "i"(kShortHeader + 16), [bits] "i"(kTimeBits)
@@ -127,24 +146,7 @@ again:
              "jne %l[slow]\n" CLOISTER_FIND_ROOM
              "shll $5, %%eax\n"
              "orl %[id], %%eax\n"
-             "movl %%eax, (%%rsi)\n"
-             "movl %[bytes], %%ecx\n"
-             "5:\n"  // from the payload's end to its begin
-             "subl $8, %%ecx\n"
-             "jb 6f\n"
-             "movq (%[payload], %%rcx), %%rdx\n"
-             "movq %%rdx, 4(%%rsi, %%rcx)\n"
-             "jmp 5b\n"
-             "6:\n"
-             "testl $4, %%ecx\n"
-             "jz 7f\n"
-             "movl (%[payload]), %%edx\n"
-             "movl %%edx, 4(%%rsi)\n"
-             "7:\n"
-             "shlq $32, %%r9\n"
-             "orq %%r9, %%r8\n"
-             "movq %%r8, (%%rdi)\n"  // W3
-             CLOISTER_RSEQ_END
+             "movl %%eax, (%%rsi)\n" CLOISTER_COPY_PAYLOAD("4") CLOISTER_COMMIT
              :
              : [rseq] "r"(cloister_rseq_offset), [view] "r"(&view), [id] "ri"(id), [payload] "r"(payload),
                [bytes] "r"(padded(bytes)), [need] "r"(need), [bits] "i"(kTimeBits)

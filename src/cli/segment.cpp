@@ -1,0 +1,27 @@
+#include "cli/segment.hpp"
+
+#include "cli/commands.hpp"
+
+namespace cloister::cli {
+
+void add_options(CLI::App& parser, SegmentOptions& options) {
+    parser.add_option("FILE", options.file, "The segment's file, also of a program that has ended")->type_name("");
+    parser.add_option("--pid", options.pid, "The segment of this process")
+        ->type_name("PID")
+        ->check(CLI::PositiveNumber);
+    parser.add_option("-o,--output", options.directory, "Where the trace goes: a new or empty directory")
+        ->type_name("DIR")
+        ->required();
+}
+
+Result<recorder::Segment> open_segment(const SegmentOptions& options, recorder::Segment::Access access) {
+    if ((options.pid != 0) == !options.file.empty())
+        return fail({.what = "there is not one segment to read",
+                     .needs = "either --pid PID, of a program that records, or the FILE of a segment",
+                     .found = options.pid ? "both" : "neither"});
+    explain_bus_errors();
+    return options.pid ? recorder::Segment::of_process(options.pid, access)
+                       : recorder::Segment::open(options.file, access);
+}
+
+}  // namespace cloister::cli

@@ -1,0 +1,22 @@
+// Which segment a command is about: --pid PID or FILE, and where its trace goes.
+#pragma once
+
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.hpp"
+#include "recorder/segment.hpp"
+
+namespace cloister::cli {
+
+struct SegmentOptions {
+    int pid = 0;
+    std::string file, directory;
+};
+
+void add_options(CLI::App& parser, SegmentOptions& options);
+// Errors: both or neither were given, and those of recorder::Segment. A file that is cut from here on ends the command.
+[[nodiscard]] Result<recorder::Segment> open_segment(const SegmentOptions& options, recorder::Segment::Access access);
+
+}  // namespace cloister::cli
