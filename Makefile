@@ -17,7 +17,10 @@ test: deps
 	echo 'subdirs(../release ../asan ../tsan)' > build/test/CTestTestfile.cmake
 	ctest --test-dir build/test --output-on-failure --no-tests=error
 
-demo: deps build
+# Only what it runs is built.
+demo: deps
+	cmake --preset release
+	cmake --build --preset release -j $(JOBS) --target cloister dataplane
 	@echo
 	@echo "A poll loop on its own CPU for 3 s. It writes a log line every 10 ms (log_progress), touches a fresh page now"
 	@echo "and then (count_flow), and its housekeeper unmaps memory on another CPU (rotate_log). See it come out:"
