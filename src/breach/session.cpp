@@ -16,6 +16,7 @@
 #include "breach/probe/probe.hpp"
 #include "breach/soft_events.hpp"
 #include "breach/tally.hpp"
+#include "system/clock.hpp"
 #include "system/files.hpp"
 #include "system/proc.hpp"
 #include "unwind/symbols.hpp"
@@ -23,12 +24,6 @@
 namespace cloister::breach {
 
 namespace {
-
-std::uint64_t clock_ns(clockid_t clock) {
-    timespec t{};
-    clock_gettime(clock, &t);
-    return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
-}
 
 // A record is written at most this long after the time it carries, unless the CPU was taken away in between (then the
 // correlator sees it as late).
@@ -79,7 +74,7 @@ cl_cell& operator+=(cl_cell& sum, const cl_site& site) {
 
 }  // namespace
 
-std::uint64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
+std::uint64_t monotonic_ns() { return system::clock_ns(CLOCK_MONOTONIC); }
 
 namespace {
 
@@ -293,8 +288,8 @@ private:
 
     void note_begin(std::uint64_t ns) {
         header_.begin_ns = ns;
-        header_.begin_unix_ns =
-            static_cast<std::int64_t>(clock_ns(CLOCK_REALTIME)) - static_cast<std::int64_t>(monotonic_ns() - ns);
+        header_.begin_unix_ns = static_cast<std::int64_t>(system::clock_ns(CLOCK_REALTIME)) -
+                                static_cast<std::int64_t>(monotonic_ns() - ns);
         interrupts_before_ = system::read_interrupts(options_.cpu);
     }
 

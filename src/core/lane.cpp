@@ -24,12 +24,7 @@ enum class Try : u8 { done, again, slow };
 // the clock has gone back.
 Try try_long(const View& view, u32 id, const void* payload, u32 bytes) {
     const u32 need = kLongHeader + bytes;
-    asm goto(CLOISTER_RSEQ_BEGIN CLOISTER_FIND_DESCRIPTOR CLOISTER_READ_CLOCK
-             "movq %%rax, %%r9\n"
-             "shrq %[bits], %%r9\n"
-             "movq %%r8, %%rdx\n"
-             "shrq $32, %%rdx\n"
-             "cmpl %%edx, %%r9d\n"
+    asm goto(CLOISTER_RSEQ_BEGIN CLOISTER_FIND_DESCRIPTOR CLOISTER_READ_CLOCK CLOISTER_COMPARE_HIGH
              "jb %l[slow]\n" CLOISTER_FIND_ROOM
              "movl $31, (%%rsi)\n"
              "movl %[id], 4(%%rsi)\n"

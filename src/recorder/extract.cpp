@@ -18,10 +18,6 @@ namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;
 
-std::span<const std::byte> events_of(const core::SubBuffer& at, const core::u8* copy) {
-    return {reinterpret_cast<const std::byte*>(copy) + core::kPacketHeader, at.content - core::kPacketHeader};
-}
-
 ctf::PacketInfo info_of(std::size_t channel, std::uint32_t cpu, const core::SubBuffer& at, std::uint64_t end) {
     return {.stream_id = static_cast<std::uint32_t>(channel),
             .stream_instance = cpu,
@@ -39,14 +35,25 @@ std::uint64_t end_of_open(const core::u8* lane, const Segment::Channel& channel,
     return (std::uint64_t{commit.high()} + 1) << core::kTimeBits;
 }
 
-// Classes that have come since.
+// Adds the classes that have come since.
 Result<void> add_classes(ctf::TraceWriter& trace, const Segment& segment, std::size_t& known) {
-    const auto classes = segment.classes();
+    if (segment.classes_end() == known) return {};
+    const auto classes = segment.classes(known);
     if (!classes) return tl::unexpected(classes.error());
-    for (; known < classes->size(); ++known) {
-        const auto& event = (*classes)[known];
+    for (const auto& event : *classes) {
         if (auto ok = trace.add(event.channel, event.id, event.text); !ok) return ok;
+        known = event.end;
     }
+    return {};
+}
+
+// A sub-buffer, of which `bytes` is a copy or the place itself, as a packet.
+Result<void> write_packet(ctf::TraceWriter& trace, const ctf::PacketInfo& info, std::span<const core::u8> bytes,
+                          Extracted& extracted) {
+    const auto events = std::as_bytes(bytes.subspan(core::kPacketHeader));
+    if (auto ok = trace.write(info, events); !ok) return ok;
+    ++extracted.packets;
+    extracted.bytes += events.size();
     return {};
 }
 
@@ -132,12 +139,8 @@ Result<Extracted> snapshot(const Segment& segment, const std::string& directory)
     // After the events were copied: a class is there before its first event.
     std::size_t known = 0;
     if (auto ok = add_classes(*trace, segment, known); !ok) return tl::unexpected(ok.error());
-    for (const auto& [info, bytes] : packets) {
-        const std::span<const std::byte> all = std::as_bytes(std::span(bytes));
-        if (auto ok = trace->write(info, all.subspan(core::kPacketHeader)); !ok) return tl::unexpected(ok.error());
-        ++extracted.packets;
-        extracted.bytes += bytes.size() - core::kPacketHeader;
-    }
+    for (const auto& [info, bytes] : packets)
+        if (auto ok = write_packet(*trace, info, bytes, extracted); !ok) return tl::unexpected(ok.error());
     if (auto ok = trace->finish(); !ok) return tl::unexpected(ok.error());
     return extracted;
 }
@@ -167,11 +170,9 @@ Result<Extracted> Drain::run() {
             for (core::u32 n = 0;
                  n < channel.shape.slots && (took = core::take(lane, channel.shape, at)) == core::Took::one; ++n) {
                 if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return tl::unexpected(ok.error());
-                if (auto ok = trace_.write(info_of(c, cpu, at, at.end), events_of(at, at.data)); !ok)
+                if (auto ok = write_packet(trace_, info_of(c, cpu, at, at.end), {at.data, at.content}, extracted); !ok)
                     return tl::unexpected(ok.error());
                 core::give_back(lane, channel.shape, at);
-                ++extracted.packets;
-                extracted.bytes += at.content - core::kPacketHeader;
             }
             extracted.broken += took == core::Took::broken;
         }
@@ -187,11 +188,8 @@ Result<Extracted> Drain::finish() {
             for (const auto& copy : copy_lane(segment_->lane(c, cpu), segment_->channels()[c], *extracted)) {
                 if (copy.at.number <= core::drained_of(segment_->lane(c, cpu), segment_->channels()[c].shape)) continue;
                 if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return tl::unexpected(ok.error());
-                if (auto ok = trace_.write(info_of(c, cpu, copy.at, copy.end), events_of(copy.at, copy.bytes.data()));
-                    !ok)
+                if (auto ok = write_packet(trace_, info_of(c, cpu, copy.at, copy.end), copy.bytes, *extracted); !ok)
                     return tl::unexpected(ok.error());
-                ++extracted->packets;
-                extracted->bytes += copy.bytes.size() - core::kPacketHeader;
             }
         }
     }

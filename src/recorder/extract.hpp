@@ -46,7 +46,7 @@ private:
 
     std::unique_ptr<Segment> segment_;
     ctf::TraceWriter trace_;
-    std::size_t classes_ = 0;  // that are in the trace already
+    std::size_t classes_ = 0;  // bytes of their records that are in the trace already
 };
 
 }  // namespace cloister::recorder

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "cloister/core/lane_reader.hpp"
+#include "system/clock.hpp"
 #include "system/cpu.hpp"
 #include "system/files.hpp"
 
@@ -29,12 +30,6 @@ constexpr std::uint64_t kHuge = 2U << 20;
 constexpr std::uint32_t kMostCpus = 4096;
 
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
-
-std::uint64_t clock_ns(clockid_t clock) {
-    timespec t{};
-    clock_gettime(clock, &t);
-    return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
-}
 
 Error system_error(std::string what, int code) { return {.what = std::move(what), .found = std::strerror(code)}; }
 
@@ -78,7 +73,7 @@ ClockReading read_clocks() {
     std::uint64_t width = UINT64_MAX;
     for (int tries = 0; tries < 5; ++tries) {
         const std::uint64_t before = __builtin_ia32_rdtsc();
-        const std::uint64_t raw = clock_ns(CLOCK_MONOTONIC_RAW), real = clock_ns(CLOCK_REALTIME);
+        const std::uint64_t raw = system::clock_ns(CLOCK_MONOTONIC_RAW), real = system::clock_ns(CLOCK_REALTIME);
         const std::uint64_t after = __builtin_ia32_rdtsc();
         if (after - before >= width) continue;
         width = after - before;
@@ -328,11 +323,13 @@ Result<void> Segment::append_class(std::size_t channel, std::uint32_t id, std::s
 
 void Segment::read_clocks() { writable_header().last = recorder::read_clocks(); }
 
-Result<std::vector<Segment::Class>> Segment::classes() const {
-    const std::uint64_t used = __atomic_load_n(&header().classes_used, __ATOMIC_ACQUIRE);
+std::size_t Segment::classes_end() const { return __atomic_load_n(&header().classes_used, __ATOMIC_ACQUIRE); }
+
+Result<std::vector<Segment::Class>> Segment::classes(std::size_t begin) const {
+    const std::uint64_t used = classes_end();
     const core::u8* area = base_ + kClasses;
     std::vector<Class> out;
-    for (std::uint64_t at = 0; at < used;) {
+    for (std::uint64_t at = begin; at < used;) {
         ClassRecord record{};
         const bool header_fits = used <= kClassesCapacity && used - at >= sizeof record;
         if (header_fits) std::memcpy(&record, area + at, sizeof record);
@@ -341,9 +338,9 @@ Result<std::vector<Segment::Class>> Segment::classes() const {
             return fail({.what = fmt::format("the event classes of {} cannot be read", name_),
                          .needs = "whole records of known channels",
                          .found = fmt::format("a broken one at {} of {} bytes", at, used)});
-        out.push_back({record.channel, record.id,
-                       std::string(reinterpret_cast<const char*>(area + at + sizeof record), record.text_bytes)});
+        const auto* text = reinterpret_cast<const char*>(area + at + sizeof record);
         at += record.bytes;
+        out.push_back({record.channel, record.id, std::string(text, record.text_bytes), at});
     }
     return out;
 }

@@ -109,8 +109,11 @@ public:
     struct Class {
         std::uint32_t channel = 0, id = 0;
         std::string text;
+        std::size_t end = 0;  // of its record
     };
-    [[nodiscard]] Result<std::vector<Class>> classes() const;
+    // Bytes of all records so far, and the classes of those from `begin` on (0, or the end of one).
+    [[nodiscard]] std::size_t classes_end() const;
+    [[nodiscard]] Result<std::vector<Class>> classes(std::size_t begin) const;
 
 private:
     Segment() = default;

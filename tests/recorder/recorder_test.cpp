@@ -22,6 +22,7 @@
 #include <sstream>
 #include <thread>
 
+#include "../ctf/scratch.hpp"
 #include "cloister/core/lane_reader.hpp"
 #include "ctf/metadata_text.hpp"
 #include "recorder/extract.hpp"
@@ -37,18 +38,7 @@ constexpr std::uint32_t kFilled = 0, kNamed = 40;
 const SegmentOptions kOne{.path = {}, .channels = {{"flight", {.slots = 8, .size = 16384, .mode = Mode::overwrite}}}};
 const SegmentOptions kQueue{.path = {}, .channels = {{"queue", {.slots = 8, .size = 16384, .mode = Mode::discard}}}};
 
-class Folder {  // for traces and segments, gone in the end
-public:
-    Folder() {
-        std::string text = "/tmp/cloister-recorder-XXXXXX";
-        path_ = mkdtemp(text.data());
-    }
-    ~Folder() { std::filesystem::remove_all(path_); }
-    [[nodiscard]] std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
-private:
-    std::string path_;
-};
+using Folder = ctf::Scratch;
 
 void declare(Recorder& recorder) {
     for (std::uint32_t c = 0; c < recorder.segment().channels().size(); ++c) {
@@ -331,7 +321,7 @@ TEST(Recorder, APayloadThatIsNotInMemoryYet) {
     auto* page = static_cast<std::byte*>(mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     EXPECT_EQ(recorder->write(0, kFilled, page, 16), Wrote::done);
     munmap(page, 4096);
-    EXPECT_EQ(recorder->write(0, kFilled, folder.operator/("x").data(), 0), Wrote::done);
+    EXPECT_EQ(recorder->write(0, kFilled, (folder / "x").data(), 0), Wrote::done);
     const std::vector<std::byte> big(5000);
     EXPECT_EQ(recorder->write(0, kFilled, big.data(), 5000), Wrote::too_big);
     EXPECT_EQ(recorder->segment().header().refused, 1U);

@@ -54,7 +54,15 @@ extern "C" {
     "rdtsc\n"               \
     "shlq $32, %%rdx\n"     \
     "orq %%rdx, %%rax\n"
-// rsi: where the event goes; r8d: what is left after it. Both bounds: a hostile `left` must not lead out of the lane.
+// r9: the clock's high part; the flags: it against that of the commit word.
+#define CLOISTER_COMPARE_HIGH \
+    "movq %%rax, %%r9\n"      \
+    "shrq %[bits], %%r9\n"    \
+    "movq %%r8, %%rdx\n"      \
+    "shrq $32, %%rdx\n"       \
+    "cmpl %%edx, %%r9d\n"
+// rsi: where the event goes; r8d: what is left after it. An event begins at a multiple of 4 and ends at its last byte.
+// Both bounds: a hostile `left` must not lead out of the lane.
 #define CLOISTER_FIND_ROOM                            \
     "andl $-4, %%r8d\n"                               \
     "cmpq 32(%[view]), %%r8\n" /* View::size */       \
@@ -66,6 +74,10 @@ extern "C" {
     "subl %[need], %%r8d\n"                           \
     "jb %l[slow]\n"
 
+#define CLOISTER_SHORT_HEADER \
+    "shll $5, %%eax\n"        \
+    "orl %[id], %%eax\n"      \
+    "movl %%eax, (%%rsi)\n"
 // The staged payload to `at`(rsi), from its end to its begin; [bytes] is a multiple of 4.
 #define CLOISTER_COPY_PAYLOAD(at)       \
     "movl %[bytes], %%ecx\n"            \
@@ -108,16 +120,8 @@ inline constexpr u32 padded(u32 bytes) { return (bytes + 3) & ~3U; }
 [[nodiscard, gnu::always_inline]] inline Wrote write_pair(const View& view, u32 id, u64 first, u64 second) {
 again:
     if (__builtin_expect(id >= kCompactIds, 0)) goto slow;
-    asm goto(CLOISTER_RSEQ_BEGIN CLOISTER_FIND_DESCRIPTOR CLOISTER_READ_CLOCK
-             "movq %%rax, %%r9\n"
-             "shrq %[bits], %%r9\n"
-             "movq %%r8, %%rdx\n"
-             "shrq $32, %%rdx\n"
-             "cmpl %%edx, %%r9d\n"
-             "jne %l[slow]\n" CLOISTER_FIND_ROOM
-             "shll $5, %%eax\n"
-             "orl %[id], %%eax\n"
-             "movl %%eax, (%%rsi)\n"
+    asm goto(CLOISTER_RSEQ_BEGIN CLOISTER_FIND_DESCRIPTOR CLOISTER_READ_CLOCK CLOISTER_COMPARE_HIGH
+             "jne %l[slow]\n" CLOISTER_FIND_ROOM CLOISTER_SHORT_HEADER
              "movq %[first], 4(%%rsi)\n"
              "movq %[second], 12(%%rsi)\n" CLOISTER_COMMIT
              :
@@ -137,16 +141,8 @@ slow:
     const u32 need = kShortHeader + bytes;
 again:
     if (__builtin_expect(id >= kCompactIds, 0)) goto slow;
-    asm goto(CLOISTER_RSEQ_BEGIN CLOISTER_FIND_DESCRIPTOR CLOISTER_READ_CLOCK
-             "movq %%rax, %%r9\n"
-             "shrq %[bits], %%r9\n"
-             "movq %%r8, %%rdx\n"
-             "shrq $32, %%rdx\n"
-             "cmpl %%edx, %%r9d\n"
-             "jne %l[slow]\n" CLOISTER_FIND_ROOM
-             "shll $5, %%eax\n"
-             "orl %[id], %%eax\n"
-             "movl %%eax, (%%rsi)\n" CLOISTER_COPY_PAYLOAD("4") CLOISTER_COMMIT
+    asm goto(CLOISTER_RSEQ_BEGIN CLOISTER_FIND_DESCRIPTOR CLOISTER_READ_CLOCK CLOISTER_COMPARE_HIGH
+             "jne %l[slow]\n" CLOISTER_FIND_ROOM CLOISTER_SHORT_HEADER CLOISTER_COPY_PAYLOAD("4") CLOISTER_COMMIT
              :
              : [rseq] "r"(cloister_rseq_offset), [view] "r"(&view), [id] "ri"(id), [payload] "r"(payload),
                [bytes] "r"(padded(bytes)), [need] "r"(need), [bits] "i"(kTimeBits)
