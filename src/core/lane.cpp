@@ -142,9 +142,7 @@ Opened open_next(const View& view, u32 cpu, u8* lane, Active before) {
     return Opened::again;
 }
 
-}  // namespace
-
-Wrote write_slow(const View& view, u32 id, const void* payload, u32 bytes) {
+Wrote write_rounds(const View& view, u32 id, const void* payload, u32 bytes) {
     for (u32 round = 0; round < kMostRounds;) {
         const u32 cpu = cpu_id();
         if (cpu >= view.cpus) return Wrote::no_lane;
@@ -169,6 +167,15 @@ Wrote write_slow(const View& view, u32 id, const void* payload, u32 bytes) {
         }
     }
     return Wrote::no_lane;
+}
+
+}  // namespace
+
+Wrote write_slow(const View& view, u32 id, const void* payload, u32 bytes) {
+    const Wrote wrote = write_rounds(view, id, payload, bytes);
+    // A sequence that was left before its end, the caller's included, has not cleared rseq_cs.
+    asm volatile("movq $0, %%fs:8(%[rseq])" : : [rseq] "r"(cloister_rseq_offset) : "memory");
+    return wrote;
 }
 
 }  // namespace cloister::core

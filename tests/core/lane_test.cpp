@@ -282,6 +282,29 @@ TEST(Lane, AThreadWithoutACpuHasNone) {
     for (u32 cpu = 0; cpu < lanes.cpus(); ++cpu) EXPECT_EQ(active_of(lanes.lane(cpu)).word, 0U);
 }
 
+// Else the kernel would read a descriptor there that dlclose may have unmapped, and kill the thread.
+TEST(Lane, NoWriteLeavesASequenceBehind) {
+    const auto sequence = [] {
+        u64 word = 0;
+        asm volatile("movq %%fs:8(%[rseq]), %[word]" : [word] "=r"(word) : [rseq] "r"(cloister_rseq_offset));
+        return word;
+    };
+    stay();
+    Lanes lanes(kDiscard);
+    std::vector<u8> payload(kMaxEvent);
+    EXPECT_EQ(write_pair(lanes.view, kPair, 1, 1), Wrote::done);
+    EXPECT_EQ(sequence(), 0U);
+    EXPECT_EQ(write_staged(lanes.view, kWide, payload.data(), kMaxEvent - kLongHeader), Wrote::too_big);
+    EXPECT_EQ(sequence(), 0U);
+    while (write_pair(lanes.view, kPair, 1, 1) == Wrote::done) {
+    }
+    EXPECT_EQ(write_pair(lanes.view, kPair, 1, 1), Wrote::dropped);
+    EXPECT_EQ(sequence(), 0U);
+    lanes.view.cpus = 0;
+    EXPECT_EQ(write_pair(lanes.view, kPair, 1, 1), Wrote::no_lane);
+    EXPECT_EQ(sequence(), 0U);
+}
+
 TEST(Lane, HostileWordsSpoilDataAndNothingElse) {
     const u32 cpu = stay();
     Lanes lanes(kSmall, cpu + 1);

@@ -270,8 +270,8 @@ struct Place {
 std::vector<Place> places() {
     std::vector<Place> out;
     const auto sequences = step::sequences();
-    for (const auto& code :
-         step::functions({"steps_pair", "steps_wide", "steps_staged", "write_slow", "try_", "open_next"}))
+    for (const auto& code : step::functions(
+             {"steps_pair", "steps_wide", "steps_staged", "write_slow", "write_rounds", "try_", "open_next"}))
         for (const step::Address at : step::instructions(code)) {
             Place place{code.name, at};
             for (const auto& sequence : sequences)
