@@ -23,13 +23,14 @@ using namespace cloister::core::test;
 
 namespace {
 
-constexpr u32 kWriters = 4;  // threads; each is two sources: itself, and its signal handler
-constexpr u32 kSources = 2 * kWriters;
+// Each thread is three sources: itself, and a handler for each of two signals, either of which interrupts the other.
+constexpr u32 kWriters = 4, kSignals = 2, kEach = 1 + kSignals;
+constexpr u32 kSources = kEach * kWriters;
+constexpr std::array<int, kSignals> kSignal{SIGUSR1, SIGUSR2};
 constexpr long kTimerNs = 20'000;
 
 struct Source {
     u64 done = 0, dropped = 0, signals = 0;
-    bool inside = false;  // the handler writes: a signal that comes then only counts
 };
 Source sources[kSources];
 Lanes* over = nullptr;
@@ -66,13 +67,20 @@ void write_one(u32 index) {
         fail("a discard channel refused an event");
 }
 
-void on_timer(int) {
-    Source& source = sources[2 * self + 1];
-    ++source.signals;
-    if (source.inside) return;
-    source.inside = true;
-    write_one(2 * self + 1);
-    source.inside = false;
+thread_local std::array<timer_t, kSignals> timers;
+
+// Once: a timer that repeats by itself would, on a machine that takes longer than its interval to deliver a signal,
+// let nothing but handlers run.
+void arm(u32 n) {
+    const itimerspec once{{0, 0}, {0, kTimerNs}};
+    if (timer_settime(timers[n], 0, &once, nullptr) != 0) fail("no timer");
+}
+
+void on_timer(int signal) {
+    const u32 n = signal == kSignal[0] ? 0 : 1;
+    ++sources[kEach * self + 1 + n].signals;
+    write_one(kEach * self + 1 + n);
+    arm(n);
 }
 
 void writer(u32 index, std::atomic<pid_t>& tid) {
@@ -80,17 +88,17 @@ void writer(u32 index, std::atomic<pid_t>& tid) {
     tid = static_cast<pid_t>(syscall(SYS_gettid));
     sigevent event{};
     event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = SIGUSR1;
     event._sigev_un._tid = tid;
-    timer_t timer{};
-    const itimerspec often{{0, kTimerNs}, {0, kTimerNs}};
-    if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0 || timer_settime(timer, 0, &often, nullptr) != 0)
-        fail("no timer");
-    while (!stop) write_one(2 * index);
-    timer_delete(timer);
+    for (u32 n = 0; n < kSignals; ++n) {
+        event.sigev_signo = kSignal[n];
+        if (timer_create(CLOCK_MONOTONIC, &event, &timers[n]) != 0) fail("no timer");
+    }
+    for (u32 n = 0; n < kSignals; ++n) arm(n);
+    while (!stop) write_one(kEach * index);
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    for (timer_t timer : timers) timer_delete(timer);
 }
 
 void migrate(std::array<std::atomic<pid_t>, kWriters>& tids, u32 cpus) {
@@ -173,8 +181,8 @@ int main(int argc, char** argv) {
     disc = &discard;
     struct sigaction action {};
     action.sa_handler = on_timer;
-    action.sa_flags = SA_RESTART | SA_NODEFER;
-    sigaction(SIGUSR1, &action, nullptr);
+    action.sa_flags = SA_RESTART;
+    for (int signal : kSignal) sigaction(signal, &action, nullptr);
 
     std::array<std::atomic<pid_t>, kWriters> tids{};
     std::vector<u64> lost(cpus);

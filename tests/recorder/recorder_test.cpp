@@ -25,6 +25,7 @@
 #include "../ctf/scratch.hpp"
 #include "cloister/core/lane_reader.hpp"
 #include "ctf/metadata_text.hpp"
+#include "ctf/trace.hpp"
 #include "recorder/extract.hpp"
 
 namespace cloister::recorder {
@@ -181,6 +182,53 @@ TEST(Snapshot, WhileWritersRunOnEveryCpu) {
     }
     stop = true;
     for (auto& writer : writers) writer.join();
+}
+
+// The writer switches while the lane's slots are looked at one after the other, so that more than one sub-buffer is found
+// open: of all but the last, what was written into them since is there as well.
+TEST(Snapshot, IsOneRunOfPacketsWhileItsWriterSwitches) {
+    const Folder folder;
+    const auto recorder = make(kOne);
+    std::atomic<bool> stop = false;
+    std::thread writer([&] {
+        on_cpu(1);
+        for (std::uint64_t n = 1; !stop; ++n) EXPECT_EQ(fill(*recorder, 1, n), Wrote::done);
+    });
+    on_cpu(0);
+    std::uint64_t packets = 0;
+    for (int i = 0; i < 400; ++i) {
+        const auto name = fmt::format("trace{}", i);
+        const auto done = snapshot(recorder->segment(), folder / name);
+        ASSERT_TRUE(done) << done.error().text();
+        const auto trace = ctf::Trace::open(folder / name);
+        ASSERT_TRUE(trace) << trace.error().text();
+        for (const auto& stream : trace->streams()) {
+            ctf::Cursor cursor(stream);
+            std::vector<ctf::Value> values;
+            std::uint64_t last = 0;
+            std::optional<ctf::Packet> before;
+            for (ctf::Cursor::Step step{}; (step = cursor.next()) != ctf::Cursor::Step::end;) {
+                if (step == ctf::Cursor::Step::loss && last == 0) continue;  // what was overwritten before the run
+                ASSERT_EQ(step, ctf::Cursor::Step::event) << "snapshot " << i << " after event " << last;
+                ASSERT_TRUE(cursor.fields(values));
+                const std::uint64_t n = values.back().bits;
+                if (last != 0) {
+                    ASSERT_EQ(n, last + 1) << "snapshot " << i;
+                }
+                last = n;
+                const ctf::Packet& packet = cursor.packet();
+                if (before && before->offset != packet.offset) {
+                    ASSERT_LE(*before->end, *packet.begin) << "snapshot " << i;
+                    ++packets;
+                }
+                before = packet;
+            }
+        }
+        std::filesystem::remove_all(folder / name);
+    }
+    EXPECT_GT(packets, 0U);
+    stop = true;
+    writer.join();
 }
 
 TEST(Drain, LosesNothingWhileItKeepsUp) {
