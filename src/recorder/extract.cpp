@@ -76,8 +76,9 @@ std::vector<Copy> copy_lane(const core::u8* lane, const Segment::Channel& channe
                          spare.number > core::drained_of(lane, channel.shape);
     if (in_hand) run.push_back({spare, spare.end, {}});
     std::ranges::sort(run, {}, [](const Copy& copy) { return copy.at.number; });
-    // One that was open when it was looked at, and had been closed when a later one was: it has a content and an end now.
-    // Without this, the events between were missing, and an end that is only a bound lay after the next one's begin.
+    // One that was open when it was looked at, and had been closed when a later one was: it has a content and an end
+    // now. Without this, the events between were missing, and an end that is only a bound lay after the next one's
+    // begin.
     for (std::size_t i = 0; i + 1 < run.size(); ++i) {
         core::SubBuffer closed;
         if (!run[i].at.open || !core::look(lane, channel.shape, run[i].at.index, closed)) continue;

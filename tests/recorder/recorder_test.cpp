@@ -184,8 +184,8 @@ TEST(Snapshot, WhileWritersRunOnEveryCpu) {
     for (auto& writer : writers) writer.join();
 }
 
-// The writer switches while the lane's slots are looked at one after the other, so that more than one sub-buffer is found
-// open: of all but the last, what was written into them since is there as well.
+// The writer switches while the lane's slots are looked at one after the other, so that more than one sub-buffer is
+// found open: of all but the last, what was written into them since is there as well.
 TEST(Snapshot, IsOneRunOfPacketsWhileItsWriterSwitches) {
     const Folder folder;
     const auto recorder = make(kOne);
