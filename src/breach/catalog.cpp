@@ -368,6 +368,17 @@ std::string remedy(const Breach& breach) {
 
 std::string remedy(const Row& row, int cpu) { return remedy(row.cause, row.detail, row.observer, cpu); }
 
+std::vector<Advice> advice(Cause cause) {
+    std::vector<Advice> out;
+    for (const auto& entry : kCatalog) {
+        if (entry.cause != cause) continue;
+        std::string words;
+        for (const char c : entry.words) words += c == '|' ? std::string(", ") : std::string(1, c);
+        out.push_back({std::move(words), fill(entry.text, "...", -1)});  // a detail is only known of a breach
+    }
+    return out;
+}
+
 std::string_view meaning(Cause cause) {
     switch (cause) {
         case Cause::syscall:

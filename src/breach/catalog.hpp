@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "breach/breach.hpp"
 
@@ -13,6 +14,11 @@ namespace cloister::breach {
 [[nodiscard]] std::string remedy(const Breach& breach);
 // `cpu`: the CPU that was watched; -1 leaves "CPU" in the commands.
 [[nodiscard]] std::string remedy(const Row& row, int cpu = -1);
+// All remedies of a cause: for which words in its detail ("" for all others), and what to do, with CPU in the commands.
+struct Advice {
+    std::string words, text;
+};
+[[nodiscard]] std::vector<Advice> advice(Cause cause);
 // A sentence on what the cause is, for readers who never heard of it.
 [[nodiscard]] std::string_view meaning(Cause cause);
 

@@ -16,6 +16,8 @@ inline constexpr int kBudgetExceeded = 124, kFailed = 125;
 // Exit statuses of `watch`; `view` has the first and the last.
 inline constexpr int kClean = 0, kFindings = 1, kError = 2;
 
+Action add_check(CLI::App& parser);
+Action add_explain(CLI::App& parser);
 Action add_run(CLI::App& parser, std::vector<std::string> tail);  // tail: "--" and what stood behind it
 Action add_watch(CLI::App& parser);
 Action add_record(CLI::App& parser);

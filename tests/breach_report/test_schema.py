@@ -30,7 +30,8 @@ def objects_in(node):
 
 class Golden(unittest.TestCase):
     def setUp(self):
-        self.lines = [json.loads(line) for line in (HERE / "golden/report.jsonl").read_text().splitlines()]
+        self.lines = [json.loads(line) for name in ("report", "audit")
+                      for line in (HERE / f"golden/{name}.jsonl").read_text().splitlines()]
 
     def test_schema_is_a_schema(self):
         jsonschema.Draft202012Validator.check_schema(SCHEMA)

@@ -60,6 +60,31 @@ part quiet cloister run --after 500ms -d 2s --json /tmp/json -- actor spin 3
 
 part watch cloister watch -c 1 -d 1s --gap 20us --json /tmp/json
 
+# What an audit finds, what it mends, and whether all of it is back.
+settings() {
+    for file in /proc/irq/default_smp_affinity /proc/irq/*/smp_affinity_list /sys/devices/virtual/workqueue/cpumask \
+        /sys/bus/workqueue/devices/writeback/cpumask /proc/sys/kernel/nmi_watchdog /proc/sys/kernel/watchdog_cpumask \
+        /proc/sys/kernel/timer_migration /proc/sys/kernel/sched_rt_runtime_us /proc/sys/kernel/numa_balancing \
+        /proc/sys/vm/stat_interval /proc/sys/vm/compaction_proactiveness /proc/sys/vm/compact_unevictable_allowed \
+        /sys/kernel/debug/sched/fair_server/cpu*/runtime /sys/kernel/mm/transparent_hugepage/enabled \
+        /sys/kernel/mm/ksm/run /sys/class/net/*/queues/*/?ps_cpus /sys/devices/system/cpu/cpu*/online \
+        /sys/devices/system/clocksource/clocksource0/current_clocksource \
+        /sys/devices/system/machinecheck/machinecheck*/check_interval; do
+        [ -r "$file" ] && echo "$file $(cat "$file" 2>&1)"
+    done
+    for task in /proc/[0-9]*; do
+        echo "task ${task#/proc/} $(cat $task/comm) $(sed -n 's/^Cpus_allowed_list:\t//p' $task/status)"
+    done 2>/dev/null
+}
+mount -t debugfs debugfs /sys/kernel/debug
+mkdir -p /var/lib
+part check cloister check -c 1 --json /tmp/json
+part settings settings
+part fix cloister check -c 1 --fix --json /tmp/json
+part fixed settings
+part undo cloister check --undo
+part undone settings
+
 if [ "$offline" = yes ]; then
     # The program goes on where the kernel puts it, until cloister has noticed.
     away_soon

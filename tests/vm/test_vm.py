@@ -189,5 +189,45 @@ class Vm(unittest.TestCase):
         self.assertEqual([row["count"] for row in part.of("row") if row["detail"] == "getppid"], [25], part)
 
 
+    # What is wrong by the kernel's own defaults, whatever it was booted with; and what only a boot mends.
+    DEFAULTS = {"kthreads", "writeback_cpumask", "rt_throttling", "irq_affinity", "default_smp_affinity", "stat_interval",
+                "compaction", "machine_check"}
+    WRONG = {"old": DEFAULTS | {"transparent_hugepage", "compact_unevictable"},
+             "rt": DEFAULTS | {"fair_server"},
+             "plain": DEFAULTS | {"transparent_hugepage", "compact_unevictable", "nohz_full", "rcu_nocbs", "isolated",
+                                  "tasks", "rcu_kthreads", "workqueue_cpumask", "watchdog_cpumask", "timer_migration",
+                                  "tsc_watchdog"}}
+    TAKES_A_BOOT = {"nohz_full", "rcu_nocbs", "isolated", "tsc_watchdog"}
+
+    @staticmethod
+    def failing(part):
+        """The settings that fail. Whether an emulated TSC is trusted is up to the emulator."""
+        return {line["setting"] for line in part.of("finding") if line["verdict"] == "fail"} - {"clocksource"}
+
+    def test_an_audit_finds_exactly_what_is_wrong(self):
+        for name, machine in self.machines.items():
+            with self.subTest(machine=name):
+                self.assertEqual(self.failing(machine["check"]), self.WRONG[name], machine["check"])
+                self.assertEqual(machine["check"].status, 1)
+
+    def test_what_can_be_set_now_is_set(self):
+        for name, machine in self.machines.items():
+            with self.subTest(machine=name):
+                left = self.WRONG[name] & self.TAKES_A_BOOT
+                self.assertEqual(self.failing(machine["fix"]), left, machine["fix"])
+                self.assertNotEqual(machine["settings"].stdout, machine["fixed"].stdout)
+
+    @on(*MACHINES)
+    def test_undo_gives_back_exactly_what_was(self, machine):
+        self.assertEqual(machine["undo"].status, 0, machine["undo"])
+
+        def lines(part):
+            """Kernel threads that come and go are other ones, or have another name."""
+            return {line for line in part.stdout.splitlines() if not re.search(r"^task \d+ (kworker|khugepaged|cat|sed)", line)}
+        before, after = lines(machine["settings"]), lines(machine["undone"])
+        self.assertEqual(before - after, set(), machine["undo"])
+        self.assertEqual(after - before, set(), machine["undo"])
+
+
 if __name__ == "__main__":
     unittest.main()
