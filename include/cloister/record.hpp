@@ -9,6 +9,10 @@
 // read-modify-write, and costs about as much as reading the clock. docs/format.md specifies the segment.
 #pragma once
 
+#include <cloister/trace.h>
+#include <cloister/core/staged_event.hpp>
+
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -42,11 +46,48 @@ Outcome snapshot(const std::string& directory);
 void stop();
 
 struct Losses {
-    std::uint64_t refused =
-        0;  // no memory, a child of fork, a thread without restartable sequences, larger than a quarter of a sub-buffer
+    std::uint64_t refused = 0;  // no memory, a child of fork, a thread without restartable sequences
     std::uint64_t unknown = 0;  // of classes that refresh() has not seen
 };
 // Of this recording. What was dropped or overwritten for want of room stands in the trace. Async-signal-safe.
 [[nodiscard]] Losses losses();
+
+// An event of any size, built piece by piece where a tracepoint would have to lay it out at once (and clip it):
+//
+//     CLOISTER_EVENT(book, image, (std::uint64_t, order), (std::span<const std::uint8_t>, bytes));
+//     cloister::record::LargeEvent event(CLOISTER_EVENT_CLASS(book, image));
+//     event.append(&order, sizeof order);
+//     event.append(&count, sizeof count);  // 32 bits, before the elements
+//     while (...) event.append(piece, size);
+//     event.commit();
+//
+// The pieces one after the other are the payload as <cloister/trace.h> has it: fields without padding, strings with
+// their NUL. One that is small in the end is written at its commit as that of any tracepoint. A larger one is written in
+// fragments of up to 4 KiB as it grows, between which other events may come, and the thread may move to another CPU; a
+// reader shows it as one event at the time of its commit, or as an incomplete one if a part of it is missing.
+//
+// Recorded if the class is enabled when it is begun; its filter is not asked, since there are no fields yet. All of it
+// is async-signal-safe and takes 4.3 KiB of stack. It belongs to the thread that began it. Pieces may be empty, of any
+// size, and lie anywhere. If the recording ends meanwhile, what follows is not recorded.
+struct Target;
+class LargeEvent {
+public:
+    explicit LargeEvent(const cloister_class& event_class) noexcept;
+    LargeEvent(const LargeEvent&) = delete;
+    LargeEvent& operator=(const LargeEvent&) = delete;
+    // Without a commit it is dropped: at no cost, and without a trace, as long as it was small; else it is shown as
+    // incomplete.
+    ~LargeEvent() = default;
+
+    // False: it will not be recorded as a whole (not enabled, no recording, no room), so that the rest can be saved.
+    bool append(const void* data, std::size_t bytes) noexcept;
+    // Whether all of it has been recorded.
+    bool commit() noexcept;
+
+private:
+    explicit LargeEvent(const Target& target) noexcept;
+    bool wanted_ = false;
+    core::StagedEvent event_;
+};
 
 }  // namespace cloister::record

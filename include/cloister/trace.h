@@ -260,6 +260,9 @@ __attribute__((destructor(101))) static void cloister_leave_module_(void) {
 #define CLOISTER_TRACE_1(provider, name, ...) \
     CLOISTER_SITE_(cloister_class_##provider##_##name, cloister_fire_##provider##_##name(__VA_ARGS__))
 
+/* The class that CLOISTER_EVENT(provider, name, ...) has defined, a struct cloister_class. */
+#define CLOISTER_EVENT_CLASS(provider, name) (cloister_class_##provider##_##name)
+
 /* Defines an event class: CLOISTER_EVENT(provider, name, (type, field)...). With a log level other than CLOISTER_INFO,
  * or flags: CLOISTER_EVENT_WITH(CLOISTER_DEBUG, CLOISTER_CALL_STACK, provider, name, (type, field)...). */
 #define CLOISTER_EVENT(...) CLOISTER_EVENT_WITH(CLOISTER_INFO, 0, __VA_ARGS__)

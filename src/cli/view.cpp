@@ -13,9 +13,9 @@
 
 #include "breach/budget.hpp"
 #include "cli/commands.hpp"
+#include "ctf/events.hpp"
 #include "ctf/query.hpp"
 #include "ctf/show.hpp"
-#include "ctf/trace.hpp"
 
 namespace cloister::cli {
 
@@ -86,8 +86,8 @@ public:
         else if (options_.last)
             show_last();
         else
-            walk([this](ctf::Merge& merge, Cursor::Step step) {
-                options_.stats ? tally(merge, step) : show(merge, step);
+            walk([this](ctf::Events& events, Cursor::Step step) {
+                options_.stats ? tally(events, step) : show(events, step);
             });
         if (options_.stats) stats();
         lines_.flush(true);
@@ -138,99 +138,99 @@ private:
     // Every event and loss that is asked for, in order of time. Stops when the reader is gone.
     template <class Handle>
     void walk(Handle handle) {
-        ctf::Merge merge(traces_);
-        if (from_) merge.seek(*from_);
+        ctf::Events events(traces_);
+        events.limit(from_, to_);
         std::map<const ctf::EventLayout*, bool> wanted_classes;
-        for (Cursor::Step step = merge.next(); step != Cursor::Step::end; step = merge.next()) {
+        for (Cursor::Step step = events.next(); step != Cursor::Step::end; step = events.next()) {
             if (step == Cursor::Step::broken) {
-                report(merge.at());
+                report(events.error());
                 continue;
             }
-            if (to_ && merge.ns() > *to_) break;
-            if (from_ && merge.ns() < *from_) continue;
             if (step == Cursor::Step::event) {
                 ++looked_at_;
-                const auto* event = &merge.at().event();
+                const auto* event = &events.event();
                 auto found = wanted_classes.find(event);
                 if (found == wanted_classes.end()) found = wanted_classes.emplace(event, wanted(*event)).first;
                 if (!found->second) continue;
                 if (query_) {
-                    if (!merge.at().fields(values_)) continue;  // the next step says that it is broken
-                    if (!query_->matches(values_, merge.at().packet().cpu)) continue;
+                    if (!events.fields(values_)) continue;  // the next step says that it is broken
+                    if (!query_->matches(values_, events.packet().cpu)) continue;
                 }
                 ++seen_;
             }
-            handle(merge, step);
+            handle(events, step);
             if (!lines_.flush(false)) break;
         }
     }
 
     void show_last() {
         // Once to count them, once to show: nothing has to be kept that might not be shown.
-        walk([](ctf::Merge&, Cursor::Step) {});
+        walk([](ctf::Events&, Cursor::Step) {});
         std::uint64_t skip = seen_ - std::min(seen_, options_.last);
         const bool was_broken = std::exchange(broken_, false);
         seen_ = looked_at_ = 0;
         quiet_ = was_broken;
-        walk([&](ctf::Merge& merge, Cursor::Step step) {
-            if (seen_ > skip) show(merge, step);
+        walk([&](ctf::Events& events, Cursor::Step step) {
+            if (seen_ > skip) show(events, step);
         });
     }
 
-    void report(Cursor& cursor) {
+    void report(const Error& error) {
         broken_ = true;
         if (quiet_) return;
         lines_.flush(true);  // what lies before it, before it
-        std::fputs(cursor.error().text().c_str(), stderr);
+        std::fputs(error.text().c_str(), stderr);
     }
 
-    void show(ctf::Merge& merge, Cursor::Step step) {
-        const Cursor& cursor = merge.at();
-        if (step == Cursor::Step::loss) return show_loss(merge, cursor.loss());
-        if (!query_ && !merge.at().fields(values_)) {
+    void show(ctf::Events& events, Cursor::Step step) {
+        if (step == Cursor::Step::loss) return show_loss(events);
+        if (!query_ && !events.fields(values_)) {
             --seen_;
             return;
         }
-        const auto context = std::span(values_).first(cursor.of_contexts());
-        const auto fields = std::span(values_).subspan(cursor.of_contexts());
+        const auto context = std::span(values_).first(events.of_contexts());
+        const auto fields = std::span(values_).subspan(events.of_contexts());
+        const ctf::JoinedEvent* const incomplete = events.incomplete();
         std::string& out = lines_.text();
         if (!options_.json) {
-            stamp(merge.ns(), cursor.packet());
-            out += cursor.event().name;
+            stamp(events.ns(), events.packet());
+            out += events.event().name;
             for (const auto part : {context, fields}) {
                 if (part.empty()) continue;
                 out += "  ";
                 ctf::append_text(out, part);
             }
+            if (incomplete) ctf::append_text(out += "  ", *incomplete);
             out += '\n';
             return;
         }
-        json_begin("event", merge.ns(), cursor);
+        json_begin("event", events);
         out += ",\"event\":";
-        ctf::append_json(out, cursor.event().name);
+        ctf::append_json(out, events.event().name);
         out += ",\"context\":";
         ctf::append_json(out, context);
         out += ",\"fields\":";
         ctf::append_json(out, fields);
+        if (incomplete) ctf::append_json(out += ",\"incomplete\":", *incomplete);
         out += "}\n";
     }
 
-    void show_loss(ctf::Merge& merge, const ctf::Loss& loss) {
-        const Cursor& cursor = merge.at();
-        const std::int64_t to = ctf::ns_of(merge.clock(), loss.to);
+    void show_loss(ctf::Events& events) {
+        const ctf::Loss& loss = events.loss();
+        const std::int64_t to = ctf::ns_of(events.clock(), loss.to);
         std::string& out = lines_.text();
         if (options_.json) {
-            json_begin("lost", merge.ns(), cursor);
+            json_begin("lost", events);
             out +=
                 fmt::format(",\"to_ns\":{},\"events\":{},\"packets\":{}}}\n", to - begin_, loss.events, loss.packets);
             return;
         }
-        stamp(merge.ns(), cursor.packet());
+        stamp(events.ns(), events.packet());
         out += "lost:";
         if (loss.events) out += fmt::format(" {} event{}", loss.events, loss.events == 1 ? "" : "s");
         if (loss.packets)
             out += fmt::format("{} {} packet{}", loss.events ? "," : "", loss.packets, loss.packets == 1 ? "" : "s");
-        out += fmt::format(" of {} until ", cursor.stream().name());
+        out += fmt::format(" of {} until ", events.stream().name());
         time(to);
         out += '\n';
     }
@@ -255,12 +255,12 @@ private:
         out += "  ";
     }
 
-    void json_begin(const char* type, std::int64_t ns, const Cursor& cursor) {
+    void json_begin(const char* type, const ctf::Events& events) {
         std::string& out = lines_.text();
-        out += fmt::format("{{\"type\":\"{}\",\"v\":{},\"t_ns\":{},\"cpu\":", type, kVersion, ns - begin_);
-        out += cursor.packet().cpu ? fmt::format("{}", *cursor.packet().cpu) : "null";
+        out += fmt::format("{{\"type\":\"{}\",\"v\":{},\"t_ns\":{},\"cpu\":", type, kVersion, events.ns() - begin_);
+        out += events.packet().cpu ? fmt::format("{}", *events.packet().cpu) : "null";
         out += ",\"stream\":";
-        ctf::append_json(out, cursor.stream().name());
+        ctf::append_json(out, events.stream().name());
     }
 
     void json_header() {
@@ -273,37 +273,45 @@ private:
         out += "]}\n";
     }
 
-    void tally(ctf::Merge& merge, Cursor::Step step) {
+    void tally(ctf::Events& events, Cursor::Step step) {
         if (step == Cursor::Step::loss) {
-            lost_events_ += merge.at().loss().events;
-            lost_packets_ += merge.at().loss().packets;
+            lost_events_ += events.loss().events;
+            lost_packets_ += events.loss().packets;
             return;
         }
-        if (!first_) first_ = merge.ns();
-        last_ = merge.ns();
-        ++rows_[merge.at().event().name];
+        extend(events.ns(), events.ns());
+        incomplete_ += events.incomplete() != nullptr;
+        ++rows_[events.event().name];
+    }
+
+    void extend(std::int64_t first, std::int64_t last) {
+        first_ = first_ ? std::min(*first_, first) : first;
+        last_ = last_ ? std::max(*last_, last) : last;
     }
 
     // Without a filter no order is needed: stream after stream.
     void count_all() {
         for (const auto& trace : traces_) {
             std::vector<std::uint64_t> events(trace.layout().events);
+            ctf::FragmentCounts joined;
             for (const auto& stream : trace.streams()) {
                 Cursor cursor(stream);
                 ctf::Counts counts;
-                if (!cursor.count(counts)) report(cursor);
+                if (!cursor.count(counts, joined)) report(cursor.error());
                 lost_events_ += counts.lost_events;
                 lost_packets_ += counts.lost_packets;
                 for (std::size_t i = 0; i < counts.events.size(); ++i) events[i] += counts.events[i];
                 if (!counts.first) continue;
                 const auto& clock = trace.layout().clocks[cursor.packet().stream->clock];
-                const std::int64_t first = ctf::ns_of(clock, *counts.first), last = ctf::ns_of(clock, *counts.last);
-                first_ = first_ ? std::min(*first_, first) : first;
-                last_ = last_ ? std::max(*last_, last) : last;
+                extend(ctf::ns_of(clock, *counts.first), ctf::ns_of(clock, *counts.last));
             }
+            joined.end_all();
+            incomplete_ += joined.incomplete;
+            if (joined.first) extend(*joined.first, *joined.last);
+            for (const auto& [event, count] : joined.events) rows_[event->name] += count;
             for (const auto& stream : trace.layout().streams)
                 for (const auto& event : stream.events)
-                    if (events[event.number]) rows_[event.name] += events[event.number];
+                    if (events[event.number] && !event.fragment) rows_[event.name] += events[event.number];
         }
         for (const auto& [name, count] : rows_) seen_ += count;
         looked_at_ = seen_;
@@ -329,15 +337,18 @@ private:
                 return ns ? fmt::format("{}", *ns - begin_) : std::string("null");
             };
             out += fmt::format(
-                "{{\"type\":\"stats\",\"v\":{},\"events\":{},\"lost_events\":{},\"lost_packets\":{},\"first_ns\":{},"
-                "\"last_ns\":{},\"streams\":{},\"bytes\":{}}}\n",
-                kVersion, seen_, lost_events_, lost_packets_, relative(first_), relative(last_), streams, bytes);
+                "{{\"type\":\"stats\",\"v\":{},\"events\":{},\"incomplete_events\":{},\"lost_events\":{},\"lost_"
+                "packets\":{},"
+                "\"first_ns\":{},\"last_ns\":{},\"streams\":{},\"bytes\":{}}}\n",
+                kVersion, seen_, incomplete_, lost_events_, lost_packets_, relative(first_), relative(last_), streams,
+                bytes);
             return;
         }
         if (!rows.empty()) out += fmt::format("{:>15}  EVENT\n", "COUNT");
         for (const auto& [name, count] : rows) out += fmt::format("{:>15}  {}\n", grouped(count), name);
-        out += fmt::format("{} events, lost {} events and {} packets; ", grouped(seen_), grouped(lost_events_),
-                           grouped(lost_packets_));
+        out += fmt::format("{} events", grouped(seen_));
+        if (incomplete_) out += fmt::format(" ({} of them incomplete)", grouped(incomplete_));
+        out += fmt::format(", lost {} events and {} packets; ", grouped(lost_events_), grouped(lost_packets_));
         if (first_) {
             time(*first_);
             out += " to ";
@@ -361,7 +372,8 @@ private:
         for (const auto& trace : traces_) {
             streams += trace.streams().size();
             for (const auto& stream : trace.layout().streams)
-                for (const auto& event : stream.events) classes.insert(event.name);
+                for (const auto& event : stream.events)
+                    if (!event.fragment) classes.insert(event.name);
         }
         const bool any = !options_.event.empty() && std::none_of(classes.begin(), classes.end(), [&](const auto& name) {
             return fnmatch(options_.event.c_str(), name.c_str(), 0) == 0;
@@ -389,7 +401,7 @@ private:
     std::optional<std::int64_t> from_, to_;
     std::map<std::string, std::uint64_t> rows_;
     std::optional<std::int64_t> first_, last_;
-    std::uint64_t lost_events_ = 0, lost_packets_ = 0;
+    std::uint64_t incomplete_ = 0, lost_events_ = 0, lost_packets_ = 0;
     std::uint64_t seen_ = 0, looked_at_ = 0;  // events that are shown; that were read in the time given
     bool broken_ = false, quiet_ = false;
 };

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "ctf/packet.hpp"
+#include "ctf/time.hpp"
 
 namespace cloister::ctf {
 namespace {
@@ -177,6 +178,26 @@ bool Cursor::fields(std::vector<Value>& values) {
     return run(&values);
 }
 
+bool Cursor::fragment(Fragment& out, std::vector<Value>* context) {
+    if (context) context->assign(packet_values_.begin(), packet_values_.end());
+    pending_ = false;
+    const std::uint64_t begin = at_;
+    if (!decoder_.run(packet_.stream->event_context, at_, context)) {
+        at_ = begin;
+        return run(nullptr);  // fails as well, and says where
+    }
+    const std::uint64_t at = (at_ + 7) / 8, end = packet_.content / 8, left = end - std::min(at, end);
+    if (left >= core::kFragmentHead) {
+        const std::uint8_t* const head = stream_->data() + packet_.offset + at;
+        std::memcpy(&out.head, head, core::kFragmentHead);
+        out.bytes = {head + core::kFragmentHead, out.head.bytes};
+        at_ = 8 * (at + core::kFragmentHead + out.head.bytes);
+    }
+    if (left >= core::kFragmentHead && out.head.bytes <= left - core::kFragmentHead) return true;
+    at_ = begin;
+    return run(nullptr);
+}
+
 Cursor::Step Cursor::next() {
     if (broken_ || (pending_ && !skip_fields())) return Step::broken;
     while (true) {
@@ -216,7 +237,7 @@ void Cursor::count_fixed(std::array<std::uint64_t, 32>& counts) {
     cycles_ = clock;
 }
 
-bool Cursor::count(Counts& counts) {
+bool Cursor::count(Counts& counts, FragmentCounts& fragments) {
     counts.events.resize(std::max(counts.events.size(), stream_->layout().events));
     const StreamLayout* stream = nullptr;
     std::array<std::uint64_t, 32> fixed{};
@@ -230,6 +251,16 @@ bool Cursor::count(Counts& counts) {
             counts.lost_events += loss_.events;
             counts.lost_packets += loss_.packets;
             continue;
+        }
+        if (event_->fragment) [[unlikely]] {
+            Fragment part;
+            if (!fragment(part, nullptr)) break;
+            ++counts.events[event_->number];
+            const auto& clock = stream_->layout().clocks[packet_.stream->clock];
+            if (fragments.add(*packet_.stream, part.head, ns_of(clock, cycles_))) continue;
+            broken(fmt::format("a fragment of event {}, which is not declared", part.head.id),
+                   "fragments of events that the metadata declares for their stream");
+            break;
         }
         if (!skip_fields()) break;
         ++counts.events[event_->number];

@@ -9,6 +9,7 @@
 
 #include "base/error.hpp"
 #include "ctf/decode.hpp"
+#include "ctf/fragments.hpp"
 #include "ctf/stream_file.hpp"
 
 namespace cloister::ctf {
@@ -51,13 +52,19 @@ public:
     [[nodiscard]] bool fields(std::vector<Value>& values);
     // How many of these values are the contexts'.
     [[nodiscard]] std::size_t of_contexts() const { return of_contexts_; }
+    // Instead of that where event().fragment: the part of an event that it is. `context`: null, or where the fields of
+    // the packet's and the stream's context are put.
+    [[nodiscard]] bool fragment(Fragment& out, std::vector<Value>* context);
+    // What was read last cannot be, for reasons that lie in other streams: it ends here, as broken.
+    void reject(const std::string& what, std::string needs) { (void)broken(what, std::move(needs)); }
 
     [[nodiscard]] const Loss& loss() const { return loss_; }
     // The packet that cannot be read on, and why. Only after a step broken or fields() false.
     [[nodiscard]] const Error& error() const { return error_; }
 
-    // Counts everything that is left. False where a packet is broken: what lies before that is counted.
-    [[nodiscard]] bool count(Counts& counts);
+    // Counts everything that is left. False where a packet is broken: what lies before that is counted. Fragments are
+    // events here; `fragments` gets to know of them what makes them whole ones, and only of these are first and last.
+    [[nodiscard]] bool count(Counts& counts, FragmentCounts& fragments);
 
     [[nodiscard]] const StreamFile& stream() const { return *stream_; }
 

@@ -52,6 +52,11 @@ bool Decoder::string(const Op& op, std::uint64_t& at, std::vector<Value>* values
     const auto* const begin = reinterpret_cast<const char*>(bits_.data + at / 8);
     const std::size_t most = bits_.end / 8 - at / 8;
     const void* const end = most ? std::memchr(begin, 0, most) : nullptr;
+    if (!end && bits_.cut && most) {
+        if (values) values->push_back({Value::Kind::text, op.field, 0, std::string_view(begin, most)});
+        at = bits_.end;
+        return true;
+    }
     if (!end) {
         why_ = fmt::format("string '{}' has no end in the {} bytes that are left", op.field->name, most);
         return false;
@@ -63,7 +68,8 @@ bool Decoder::string(const Op& op, std::uint64_t& at, std::vector<Value>* values
 }
 
 bool Decoder::text(const Op& op, std::uint64_t& at, std::vector<Value>* values) {
-    const std::uint64_t count = count_of(op);
+    std::uint64_t count = count_of(op);
+    if (bits_.cut && at != bits_.end) count = std::min(count, (bits_.end - at) / 8);
     if (count > (bits_.end - at) / 8) {
         why_ = fmt::format("text '{}' takes {} bytes, and {} are left", op.field->name, count, (bits_.end - at) / 8);
         return false;

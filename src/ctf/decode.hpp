@@ -31,6 +31,7 @@ struct Value {
 struct Bits {
     const std::uint8_t* data = nullptr;
     std::uint64_t end = 0;  // of the content
+    bool cut = false;       // there was more of it once: a string or text that does not end is what there is of it
 };
 
 __extension__ typedef unsigned __int128 Wide;  // ISO C++ has none

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "ctf/fragments.hpp"
 #include "ctf/layout_compiler.hpp"
 #include "ctf/packet.hpp"
 
@@ -158,7 +159,11 @@ Result<std::shared_ptr<const TraceLayout>> TraceLayout::compile(Metadata metadat
             layout.number = out->events++;
             layout.fields_type = event->fields;
             compiler.add(layout.context, Scope::context, event->context, clock);
+            const std::size_t names_before = out->names.size();
             compiler.add(layout.fields, Scope::fields, event->fields, clock);
+            layout.fragment = is_fragment_class(*event, out->metadata.order);
+            // Nobody sees fragments, so nobody asks for their fields.
+            for (std::size_t i = names_before; layout.fragment && i < out->names.size(); ++i) out->names[i].own = false;
             stream.by_id[event->id] = &layout;
             if (!stream.compact) continue;
             const auto scopes = {&declared.event_context, &event->context, &event->fields};

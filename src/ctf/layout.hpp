@@ -89,6 +89,7 @@ struct EventLayout {
     std::uint64_t id = 0;
     std::optional<std::int64_t> loglevel;
     std::size_t number = 0;  // among all of the trace
+    bool fragment = false;   // of the class that parts of large events are of (fragments.hpp)
     Program context, fields;
     TypeRef fields_type;
     // From the event's begin to the end of its last field and to the next event's begin, with the compact and the

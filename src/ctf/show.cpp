@@ -183,6 +183,24 @@ void append_json(std::string& out, std::span<const Value> values) {
     out += '}';
 }
 
+void append_text(std::string& out, const JoinedEvent& incomplete) {
+    const auto fragments = [](std::uint64_t n) { return fmt::format("{} fragment{}", n, n == 1 ? "" : "s"); };
+    const std::uint64_t there = incomplete.fragments;
+    if (const auto of = incomplete.of())
+        out += fmt::format("incomplete: {} of {}", there, fragments(*of));
+    else if (incomplete.abandoned)
+        out += fmt::format("incomplete: {}, then abandoned", fragments(there - 1));
+    else
+        out += fmt::format("incomplete: {}, the last is missing", fragments(there));
+}
+
+void append_json(std::string& out, const JoinedEvent& incomplete) {
+    const auto of = incomplete.of();
+    out += fmt::format("{{\"fragments\":{},\"of\":{},\"abandoned\":{},\"bytes\":{}}}",
+                       incomplete.fragments - (incomplete.abandoned ? 1 : 0), of ? fmt::format("{}", *of) : "null",
+                       incomplete.abandoned, incomplete.bytes.size());
+}
+
 void append_seconds(std::string& out, std::int64_t ns) {
     const std::uint64_t size = ns < 0 ? 0 - static_cast<std::uint64_t>(ns) : static_cast<std::uint64_t>(ns);
     if (ns < 0) out += '-';

@@ -9,6 +9,7 @@
 
 #include "base/error.hpp"
 #include "ctf/decode.hpp"
+#include "ctf/fragments.hpp"
 
 namespace cloister::ctf {
 
@@ -19,6 +20,12 @@ void append_text(std::string& out, std::span<const Value> values);
 // floating point numbers that JSON cannot hold are text ("nan", "inf", "-inf"); bytes that are not UTF-8 become U+FFFD.
 void append_json(std::string& out, std::span<const Value> values);
 void append_json(std::string& out, std::string_view text);  // a string, quotes included
+
+// What is missing of an incomplete event: `incomplete: 3 of 7 fragments`, `incomplete: 3 fragments, the last is missing`,
+// `incomplete: 3 fragments, then abandoned`; {"fragments":3,"of":7,"abandoned":false,"bytes":12288}, with "of" null where
+// the last is missing.
+void append_text(std::string& out, const JoinedEvent& incomplete);
+void append_json(std::string& out, const JoinedEvent& incomplete);
 
 // "1.000000005", "-0.5..." : seconds with nine decimals.
 void append_seconds(std::string& out, std::int64_t ns);

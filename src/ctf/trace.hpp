@@ -49,6 +49,7 @@ public:
     Cursor::Step next();
 
     [[nodiscard]] Cursor& at() { return *current_->cursor; }
+    [[nodiscard]] const Cursor& at() const { return *current_->cursor; }
     [[nodiscard]] const Trace& trace() const { return *current_->trace; }
     [[nodiscard]] const Clock& clock() const { return *current_->clock; }
     [[nodiscard]] std::int64_t ns() const { return current_->ns; }  // of the event, or of the begin of the loss

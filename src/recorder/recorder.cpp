@@ -1,14 +1,20 @@
 #include "recorder/recorder.hpp"
 
 #include <fmt/format.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/rseq.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
+
+#include "ctf/fragments.hpp"
+#include "ctf/metadata_text.hpp"
 
 namespace cloister::recorder {
 namespace {
@@ -18,7 +24,21 @@ namespace {
 constexpr std::size_t kMost = 64;
 std::array<std::atomic<Recorder*>, kMost> recorders;
 
+// Initial-exec: an ordinary TLS access may allocate, which a signal handler must not.
+constinit thread_local core::Author author __attribute__((tls_model("initial-exec")));
+
+// The child of a fork has another id; the instances go on.
+void rename_author() {
+    static std::once_flag once;
+    std::call_once(once, [] { (void)pthread_atfork(nullptr, nullptr, [] { author.thread = 0; }); });
+}
+
 }  // namespace
+
+core::Authorship next_authorship() {
+    if (author.thread == 0) core::introduce(author, static_cast<core::u32>(gettid()), __builtin_ia32_rdtsc());
+    return core::next_of(author);
+}
 
 Result<std::unique_ptr<Recorder>> Recorder::create(const SegmentOptions& options, std::vector<std::string>* notices) {
     if (__rseq_size == 0)
@@ -35,6 +55,7 @@ Result<std::unique_ptr<Recorder>> Recorder::create(const SegmentOptions& options
         return fail({.what = "cannot record", .needs = "a page that fork wipes", .found = std::strerror(errno)});
     out->views_ = static_cast<core::View*>(page);
 
+    rename_author();
     cloister_rseq_offset = __rseq_offset;
     cloister_populate_lane = populate_lane;
     bool placed = false;
@@ -53,6 +74,9 @@ Result<std::unique_ptr<Recorder>> Recorder::create(const SegmentOptions& options
         out->views_[i] = core::view_of(channel.shape, reinterpret_cast<core::u64>(out->segment_.lane(i, 0)),
                                        channel.stride, out->segment_.cpus());
     }
+    for (std::uint32_t i = 0; i < out->segment_.channels().size(); ++i)
+        if (auto ok = out->declare(i, core::kFragmentId, ctf::event_text(ctf::fragment_class(i))); !ok)
+            return tl::unexpected(ok.error());
     return out;
 }
 
@@ -81,24 +105,37 @@ std::uint32_t Recorder::largest(std::size_t channel) const {
     return segment_.channels()[channel].shape.largest() - core::kLongHeader;
 }
 
-core::Wrote Recorder::write(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes) {
-    // Staged: a page of the payload that is not mapped yet would abort the sequence again and again.
-    alignas(8) std::array<core::u8, core::kMaxEvent> staged;
-    if (bytes <= largest(channel)) {
-        std::memcpy(staged.data(), payload, bytes);
-        std::memset(staged.data() + bytes, 0, core::padded(bytes) - bytes);  // no scraps of the stack in the file
-    }
-    return write_staged(channel, id, staged.data(), bytes);
+core::StagedEvent Recorder::begin(std::size_t channel, std::uint32_t id) {
+    return {{.write = write_whole,
+             .author = next_authorship,
+             .to = this,
+             .which = channel,
+             .largest = segment_.channels()[channel].shape.largest()},
+            id};
 }
 
-core::Wrote Recorder::write_staged(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes) {
-    const core::Wrote wrote =
-        bytes <= largest(channel) ? core::write_staged(views_[channel], id, payload, bytes) : core::Wrote::too_big;
-    if (wrote == core::Wrote::no_lane || wrote == core::Wrote::too_big) {
-        auto& header = *reinterpret_cast<SegmentHeader*>(segment_.base());
+core::Wrote Recorder::write_whole(const void* recorder, core::u64 channel, core::u32 id, const void* payload,
+                                  core::u32 bytes) {
+    const auto& self = *static_cast<const Recorder*>(recorder);
+    const core::Wrote wrote = core::write_staged(self.views_[channel], id, payload, bytes);
+    if (wrote == core::Wrote::no_lane) {
+        auto& header = *reinterpret_cast<SegmentHeader*>(self.segment_.base());
         __atomic_fetch_add(&header.refused, 1, __ATOMIC_RELAXED);
     }
     return wrote;
+}
+
+core::Wrote Recorder::write(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes) {
+    // Staged: a page of the payload that is not mapped yet would abort the sequence again and again.
+    core::StagedEvent event = begin(channel, id);
+    (void)event.append(payload, bytes);
+    return event.commit();
+}
+
+core::Wrote Recorder::write_staged(std::size_t channel, std::uint32_t id, const void* payload, std::uint32_t bytes) {
+    if (bytes > largest(channel)) [[unlikely]]
+        return write(channel, id, payload, bytes);
+    return write_whole(this, channel, id, payload, bytes);
 }
 
 Result<void> Recorder::prepare(std::uint32_t cpu) {

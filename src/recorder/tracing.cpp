@@ -12,6 +12,8 @@
 #include "ctf/metadata_text.hpp"
 #include "recorder/extract.hpp"
 #include "recorder/recorder.hpp"
+#include "recorder/recording.hpp"
+#include "tracepoint/reading.hpp"
 
 namespace cloister::record {
 namespace {
@@ -62,6 +64,8 @@ struct Recording {
 };
 std::mutex lock;
 std::unique_ptr<Recording> recording;
+std::atomic<Recording*> visible;  // the same, for code that is no probe: see recording.hpp
+std::atomic<std::uint64_t> turn;  // of recordings: another one may come to lie at the same place
 
 Outcome because(const Error& error) { return {error.text()}; }
 
@@ -139,7 +143,31 @@ void on_event(void* data, const cloister_event* event) {
     mine.recorder->write_staged(0, id, event->payload, static_cast<std::uint32_t>(event->size));
 }
 
+core::Wrote write_visible(const void* to, core::u64 of_turn, core::u32 id, const void* payload, core::u32 bytes) {
+    const tracepoint::Reading reading;
+    Recording* const mine = reading ? visible.load(std::memory_order_acquire) : nullptr;
+    if (!mine || mine != to || turn.load(std::memory_order_relaxed) != of_turn) return core::Wrote::no_lane;
+    return mine->recorder->write_staged(0, id, payload, bytes);
+}
+
 }  // namespace
+
+std::optional<Target> target_of(const cloister_class& event_class) {
+    const tracepoint::Reading reading;
+    Recording* const mine = reading ? visible.load(std::memory_order_acquire) : nullptr;
+    if (!mine || !__atomic_load_n(&event_class.on, __ATOMIC_RELAXED)) return std::nullopt;
+    const std::uint32_t id = mine->ids.of(&event_class);
+    if (id == Ids::kNone) {
+        mine->unknown.fetch_add(1, std::memory_order_relaxed);
+        return std::nullopt;
+    }
+    return Target{{.write = write_visible,
+                   .author = recorder::next_authorship,
+                   .to = mine,
+                   .which = turn.load(std::memory_order_relaxed),
+                   .largest = mine->recorder->largest(0) + core::kLongHeader},
+                  id};
+}
 
 Outcome start(const Options& options) {
     const std::scoped_lock hold(lock);
@@ -164,6 +192,8 @@ Outcome start(const Options& options) {
         return because(
             {.what = "cannot start to record", .needs = "a probe on all event classes", .found = "it was refused"});
     recording = std::move(mine);
+    turn.fetch_add(1, std::memory_order_relaxed);
+    visible.store(recording.get(), std::memory_order_release);
     return {};
 }
 
@@ -196,6 +226,7 @@ void stop() {
     const std::scoped_lock hold(lock);
     if (!recording) return;
     (void)cloister_trace_remove_probe(recording->probe);
+    visible.store(nullptr, std::memory_order_release);
     std::array<char, 256> error{};
     if (cloister_trace_synchronize(error.data(), error.size()) < 0)
         (void)recording.release();  // a probe that is still in it must find it

@@ -1,9 +1,18 @@
 // The core without a C library: no startup files, no allocation, its own thread pointer and its own registration for
-// rseq(2). Writes events across several laps, reads them back in place, and exits with 0 if they are what was written.
+// rseq(2). Writes events across several laps, then one that takes two fragments; reads them back in place, and exits with
+// 0 if they are what was written.
 #include "cloister/core/lane_reader.hpp"
 #include "cloister/core/lane_writer.hpp"
+#include "cloister/core/staged_event.hpp"
 
 using namespace cloister::core;
+
+// What compilers may call, and everyone has to have.
+extern "C" void* memcpy(void* to, const void* from, std::size_t bytes) {
+    void* at = to;
+    asm volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(bytes) : : "memory");
+    return to;
+}
 
 namespace {
 
@@ -61,10 +70,51 @@ int run() {
     return newest == kEvents - 1 && seen > 400 ? 0 : 15;
 }
 
+Author author;
+Authorship next_authorship() { return next_of(author); }
+
+// The last two fragments of the lane that they are in are those of an event of twice a fragment's size.
+int run_large() {
+    const View view = view_of(kShape, reinterpret_cast<u64>(memory), kShape.bytes(), kCpus);
+    introduce(author, 7, __builtin_ia32_rdtsc());
+    constexpr u32 kWords = 200;
+    StagedEvent event(sink_of(view, next_authorship), 3);
+    for (u64 n = 0; n < kWords; ++n)
+        if (event.append(&n, sizeof n) != Wrote::done) return 20;
+    if (event.commit() != Wrote::done) return 21;
+    u64 bytes = 0;
+    u32 fragments = 0;
+    for (u32 cpu = 0; cpu < kCpus; ++cpu)
+        for (u32 i = 0; i < kShape.slots; ++i) {
+            SubBuffer at;
+            if (!look(memory + kShape.bytes() * cpu, kShape, i, at)) continue;
+            for (u32 pos = kPacketHeader; pos < at.content;) {
+                const bool is_long = (at.data[pos] & 31) == 31;
+                if (!is_long || word_at(at.data + pos) >> 32 != kFragmentId) {
+                    pos += (is_long ? kLongHeader : kShortHeader) + 16;
+                    continue;
+                }
+                FragmentHead head;
+                memcpy(&head, at.data + pos + kLongHeader, kFragmentHead);
+                if (head.thread != 7 || head.id != 3 || head.index > 1 || head.end != head.index) return 22;
+                ++fragments;
+                // The first has 972 bytes: the word in which they end is in both.
+                for (u32 b = 0; b < head.bytes; ++b, ++bytes) {
+                    const u64 place = head.index * u64{kShape.largest() - kLongHeader - kFragmentHead} + b;
+                    const u8 expected = place % 8 == 0 ? static_cast<u8>(place / 8) : u8{0};
+                    if (at.data[pos + kLongHeader + kFragmentHead + b] != expected) return 23;
+                }
+                pos += padded(kLongHeader + kFragmentHead + head.bytes);
+            }
+        }
+    return fragments == 2 && bytes == kWords * 8 ? 0 : 24;
+}
+
 }  // namespace
 
 // Jumped to by the kernel, not called: the stack is aligned for the caller of a function, not for one.
 extern "C" [[noreturn, gnu::force_align_arg_pointer]] void _start() {
-    syscall(kExit, run());
+    const int wrong = run();
+    syscall(kExit, wrong ? wrong : run_large());
     __builtin_unreachable();
 }

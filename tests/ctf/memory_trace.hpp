@@ -11,13 +11,15 @@
 #include <vector>
 
 #include "ctf/cursor.hpp"
+#include "ctf/fragments.hpp"
 #include "ctf/query.hpp"
 #include "ctf/show.hpp"
 
 namespace cloister::ctf {
 
 struct Seen {
-    std::vector<std::string> lines;  // of events, "cycles name fields", and losses
+    std::vector<std::string> lines;   // of events, "cycles name fields", and losses
+    std::vector<std::string> joined;  // events that were put together
     std::string error;
     std::uint64_t events = 0;
 };
@@ -39,6 +41,17 @@ inline Seen read_all(const std::shared_ptr<const TraceLayout>& layout, std::span
     std::vector<std::uint64_t> times;
     std::vector<Value> values;
     Cursor cursor(stream);
+    Joiner joiner(std::uint64_t{1} << 20U);
+    bool rejected = false;  // for reasons that lie between the fragments, which counting does not ask for
+    const auto show = [&](std::uint64_t cycles, const JoinedEvent& joined) {
+        std::string line = std::to_string(cycles) + " joined " + joined.event->name + " ", json;
+        std::size_t of_contexts = 0;
+        line += joined.fields(values, of_contexts);
+        append_text(line, values);
+        append_json(json, values);
+        if (!joined.complete()) append_text(line += " ", joined);
+        seen.joined.push_back(line);
+    };
     Cursor::Step step = Cursor::Step::end;
     while (step = cursor.next(), step == Cursor::Step::event || step == Cursor::Step::loss) {
         if (step == Cursor::Step::loss) {
@@ -48,6 +61,18 @@ inline Seen read_all(const std::shared_ptr<const TraceLayout>& layout, std::span
         }
         ++seen.events;
         times.push_back(cursor.cycles());
+        if (cursor.event().fragment) {
+            Fragment fragment;
+            FragmentPlace place{&stream, cursor.packet(), cursor.cycles(), 0, {}};
+            if (!cursor.fragment(fragment, &place.context)) continue;
+            const FragmentKey key{cursor.packet().stream, fragment.head.thread, fragment.head.instance};
+            const std::string wrong = joiner.add(key, fragment, std::move(place));
+            while (const auto joined = joiner.next_ended()) show(cursor.cycles(), *joined);
+            rejected = !wrong.empty();
+            if (rejected) cursor.reject(wrong, "fragments that fit together");
+            seen.lines.push_back("a fragment");
+            continue;
+        }
         std::string line = std::to_string(cursor.cycles()) + " " + cursor.event().name + " ", json;
         if (!cursor.fields(values)) continue;
         append_text(line, values);
@@ -57,16 +82,21 @@ inline Seen read_all(const std::shared_ptr<const TraceLayout>& layout, std::span
     if (step == Cursor::Step::broken) seen.error = cursor.error().text();
     if (step == Cursor::Step::broken && cursor.next() != Cursor::Step::broken) seen.error = "it went on";
 
+    joiner.end_all();
+    while (const auto joined = joiner.next_ended()) show(0, *joined);
+
     Cursor counting(stream);
     Counts counts;
-    const bool whole = counting.count(counts);
+    FragmentCounts fragments;
+    const bool whole = counting.count(counts, fragments);
+    fragments.end_all();
     std::uint64_t sum = 0;
     for (const auto count : counts.events) sum += count;
     // An event whose fields are broken has been seen, and is not counted.
-    if (sum != seen.lines.size() - static_cast<std::size_t>(
-                                       std::count_if(seen.lines.begin(), seen.lines.end(),
+    if (!rejected && (sum != seen.lines.size() - static_cast<std::size_t>(std::count_if(
+                                                     seen.lines.begin(), seen.lines.end(),
                                                      [](const auto& line) { return line.starts_with("lost "); })) ||
-        whole != seen.error.empty() || (!whole && counting.error().text() != seen.error))
+                      whole != seen.error.empty() || (!whole && counting.error().text() != seen.error)))
         seen.error += "\nthe count is another: " + std::to_string(sum);
     for (std::size_t i = 0; i < times.size(); i += 1 + times.size() / 8) {
         Cursor later(stream);

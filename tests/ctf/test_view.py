@@ -169,8 +169,8 @@ class Selection(Traces):
                 _, lines = self.json(self.trace, "--stats", *options)
                 self.assertEqual({one["event"]: one["count"] for one in lines[:-1]}, counts)
                 self.assertEqual(lines[-1], {
-                    "type": "stats", "v": 1, "events": sum(counts.values()), "lost_events": lost, "lost_packets": packets,
-                    "first_ns": events[0]["t_ns"], "last_ns": events[-1]["t_ns"], "streams": len(streams),
+                    "type": "stats", "v": 1, "events": sum(counts.values()), "incomplete_events": 0, "lost_events": lost,
+                    "lost_packets": packets, "first_ns": events[0]["t_ns"], "last_ns": events[-1]["t_ns"], "streams": len(streams),
                     "bytes": sum(path.stat().st_size for path in streams)})
             status, out, error = view(self.trace, "--stats")
             self.assertEqual((status, error), (0, ""))

@@ -200,9 +200,10 @@ TEST(Writer, IsAWholeTraceAfterEveryCall) {
         const auto trace = Trace::open(scratch / "trace");
         EXPECT_TRUE(trace) << (trace ? "" : trace.error().text());
         Counts counts;
+        FragmentCounts fragments;
         for (const auto& stream : trace->streams()) {
             Cursor cursor(stream);
-            EXPECT_TRUE(cursor.count(counts)) << cursor.error().text();
+            EXPECT_TRUE(cursor.count(counts, fragments)) << cursor.error().text();
         }
         return std::accumulate(counts.events.begin(), counts.events.end(), std::uint64_t{0});
     };

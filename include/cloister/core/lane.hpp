@@ -50,7 +50,8 @@
 //   L1  Discard mode: an event that finds the next slot not yet taken by the drain. Counted in `lost`, in a sequence of
 //       its own that checks CPU and `active` again, so the count is exact, and exact per sub-buffer (+32, +40).
 //   L2  Overwrite mode: whole sub-buffers, oldest first. Nobody counts them: a hole in the sequence numbers shows them.
-//   L3  An event larger than a quarter of a sub-buffer is refused (Wrote::too_big): its caller splits it.
+//   L3  An event of more than Shape::largest() bytes is refused (Wrote::too_big): its caller writes it as fragments
+//       (fragment.hpp), of which what is lost is the whole's loss.
 //   L4  A writer that is killed loses the event whose sequence it had not finished, and nothing else. A claim that it
 //       made is the lane's: the next writer goes on with it.
 //   L5  Events of threads without rseq and of children of fork, before they have a segment of their own: refused
