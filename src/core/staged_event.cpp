@@ -8,17 +8,17 @@ Wrote write_to_view(const void* view, u64, u32 id, const void* payload, u32 byte
     return write_staged(*static_cast<const View*>(view), id, payload, bytes);
 }
 
+Wrote put(const Sink& to, u32 id, u8* payload, u32 bytes) {
+    // A sequence copies whole words: no scraps of the stack in the lane.
+    for (u32 i = bytes; i < padded(bytes); ++i) payload[i] = 0;
+    return to.write(to.to, to.which, id, payload, bytes);
+}
+
 }  // namespace
 
 Sink sink_of(const View& view, Authorship (*author)()) {
     const Shape shape{.slots = view.slots, .size = static_cast<u32>(view.size), .mode = static_cast<Mode>(view.mode)};
     return {.write = write_to_view, .author = author, .to = &view, .which = 0, .largest = shape.largest()};
-}
-
-Wrote StagedEvent::put(u32 id, u8* payload, u32 bytes) {
-    // A sequence copies whole words: no scraps of the stack in the lane.
-    for (u32 i = bytes; i < padded(bytes); ++i) payload[i] = 0;
-    return to_.write(to_.to, to_.which, id, payload, bytes);
 }
 
 void StagedEvent::put_fragment(FragmentEnd end, u32 bytes) {
@@ -30,7 +30,7 @@ void StagedEvent::put_fragment(FragmentEnd end, u32 bytes) {
     if (!lost_before || (end != FragmentEnd::more && in_lanes_)) {  // P1
         const FragmentHead head{author_.instance, begun_, author_.thread, id_, index_, static_cast<u32>(end), bytes};
         __builtin_memcpy(stage_, &head, kFragmentHead);
-        const Wrote wrote = put(kFragmentId, stage_, kFragmentHead + bytes);
+        const Wrote wrote = put(to_, kFragmentId, stage_, kFragmentHead + bytes);
         if (wrote == Wrote::done)
             in_lanes_ = true;
         else if (!lost_before)
@@ -64,7 +64,7 @@ Wrote StagedEvent::commit() {
     if (ended_) return wrote_;
     ended_ = true;
     if (index_ == 0)
-        wrote_ = put(id_, stage_ + kFragmentHead, staged_);
+        wrote_ = put(to_, id_, stage_ + kFragmentHead, staged_);
     else
         put_fragment(FragmentEnd::last, staged_);
     return wrote_;

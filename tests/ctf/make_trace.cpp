@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ctf/encoder.hpp"
+#include "ctf/fragments.hpp"
 #include "ctf/trace_writer.hpp"
 
 using namespace cloister;
@@ -173,6 +174,118 @@ void bulk(const std::string& directory, std::uint64_t count) {
     must(writer.finish());
 }
 
+// A part of an event, by thread 7.
+struct Part {
+    std::uint64_t instance = 0;
+    std::uint32_t index = 0, end = 0;
+    std::string_view bytes = {};
+    std::uint32_t id = 3;
+    std::uint64_t begun = 0;
+};
+
+void put_part(Encoder& to, std::uint64_t time, const Part& part) {
+    to.event(core::kFragmentId, time);
+    to.put(part.instance).put(part.begun).put(std::uint32_t{7}).put(part.id).put(part.index).put(part.end);
+    to.put_sequence(std::span(part.bytes.data(), part.bytes.size()));
+}
+
+TraceWriter create_with_fragments(const std::string& directory) {
+    TraceWriter writer = create(directory, preamble(1'000'000'000));
+    must(writer.add(fragment_class(0)));
+    must(writer.add({.name = "test:n", .id = 1, .fields = {Field::of_integer("n", {.bits = 8})}}));
+    must(writer.add({.name = "test:long",
+                     .id = 3,
+                     .fields = {Field::of_integer("n", {.bits = 8}), Field::of_string("text"),
+                                Field::of_integer("list", {.bits = 8}).sequence()}}));
+    return writer;
+}
+
+using namespace std::string_view_literals;
+
+// Events in fragments: whole ones across two CPUs, nested in each other, and every way to be incomplete. The test knows
+// what is in it.
+void fragments(const std::string& directory, std::uint64_t) {
+    TraceWriter writer = create_with_fragments(directory);
+    const auto number = [](Encoder& to, std::uint64_t time, std::uint8_t n) { to.event(1, time), to.put(n); };
+    Encoder zero, one;
+    number(zero, 100, 1);
+    put_part(zero, 110, {.instance = 5, .bytes = "\x05whole "sv, .begun = 109});
+    put_part(zero, 120, {.instance = 6, .bytes = "\x06nes"sv, .begun = 119});
+    number(zero, 125, 2);
+    put_part(zero, 130, {.instance = 6, .index = 1, .end = 1, .bytes = "ted\0\0\0\0\0"sv, .begun = 119});
+    put_part(one, 150, {.instance = 5, .index = 1, .bytes = "on two CPUs\0\3\0"sv, .begun = 109});
+    number(one, 160, 3);
+    put_part(zero, 170, {.instance = 5, .index = 2, .end = 1, .bytes = "\0\0\1\2\3"sv, .begun = 109});
+    // The second is missing; the first two; one that was abandoned; and one without an end.
+    put_part(zero, 200, {.instance = 20, .bytes = "\x14gap"sv, .begun = 199});
+    put_part(zero, 210, {.instance = 20, .index = 2, .end = 1, .bytes = "!\0\0\0\0\0"sv, .begun = 199});
+    put_part(one, 220, {.instance = 22, .index = 2, .end = 1, .bytes = "...\0\0\0\0\0"sv, .begun = 90});
+    put_part(zero, 230,
+             {.instance = 23,
+              .bytes = "\x17"
+                       "abandoned\0\5\0\0\0\1\2"sv,
+              .begun = 229});
+    put_part(one, 240, {.instance = 23, .index = 1, .end = 2, .begun = 229});
+    put_part(one, 250, {.instance = 25, .bytes = "\x19no "sv, .begun = 249});
+    put_part(zero, 260, {.instance = 25, .index = 1, .bytes = "end\0\2"sv, .begun = 249});
+    number(one, 300, 4);
+    write(writer, {.stream_instance = 0, .cpu = 0}, zero);
+    write(writer, {.stream_instance = 1, .cpu = 1}, one);
+    must(writer.finish());
+}
+
+// The first part of an event in a packet of its own, and the second in one far behind it: COUNT packets lie between.
+void straddling(const std::string& directory, std::uint64_t count) {
+    TraceWriter writer = create_with_fragments(directory);
+    Encoder events;
+    std::uint64_t number = 0;
+    const auto packet = [&] { write(writer, {.sequence_number = number++}, events); };
+    put_part(events, 1'000,
+             {.instance = 5,
+              .bytes = "\x05"
+                       "from far"sv,
+              .begun = 999});
+    put_part(events, 1'001,
+             {.instance = 6,
+              .bytes = "\x06"
+                       "further, and never ended"sv,
+              .begun = 999});
+    packet();
+    for (std::uint64_t n = 0; n < count; ++n) {
+        events.event(1, 2'000 + n * 10);
+        events.put(static_cast<std::uint8_t>(n));
+        packet();
+    }
+    put_part(events, 1'000'000, {.instance = 5, .index = 1, .end = 1, .bytes = " away\0\0\0\0\0"sv, .begun = 999});
+    packet();
+    must(writer.finish());
+}
+
+// Fragments that cannot be, each in its own way; before them an event that is fine, and behind them one that is not
+// read.
+void mistaken(const std::string& directory, std::uint64_t count) {
+    TraceWriter writer = create_with_fragments(directory);
+    const std::string_view whole = "\1x\0\0\0\0\0"sv;
+    const std::vector<std::vector<Part>> ways{
+        {{.instance = 1, .bytes = "\1"sv}, {.instance = 1, .bytes = "\1"sv}},
+        {{.instance = 1, .index = 4}, {.instance = 1, .index = 3}},
+        {{.instance = 1, .end = 3}},
+        {{.instance = 1, .id = 77}},
+        {{.instance = 1, .id = core::kFragmentId}},
+        {{.instance = 1}, {.instance = 1, .index = 1, .id = 1}},
+        {{.instance = 1}, {.instance = 1, .index = 1, .begun = 1}},
+        {{.instance = 1, .bytes = whole}, {.instance = 1, .index = 1, .end = 1, .bytes = "more"sv}},
+        {{.instance = 1, .bytes = "\1x"sv}, {.instance = 1, .index = 1, .end = 1, .bytes = "no end"sv}},
+    };
+    Encoder events;
+    events.event(1, 50), events.put<std::uint8_t>(1);
+    std::uint64_t time = 100;
+    for (const Part& part : ways[count % ways.size()]) put_part(events, time++, part);
+    events.event(1, 200), events.put<std::uint8_t>(2);
+    write(writer, {}, events);
+    must(writer.finish());
+}
+
 // Nothing happened.
 void empty(const std::string& directory, std::uint64_t) { must(create(directory, preamble(1'000'000'000)).finish()); }
 
@@ -180,9 +293,11 @@ void empty(const std::string& directory, std::uint64_t) { must(create(directory,
 
 int main(int argc, char** argv) {
     const std::map<std::string_view, std::function<void(const std::string&, std::uint64_t)>> kinds{
-        {"fields", fields}, {"losses", losses}, {"cycles", cycles}, {"bulk", bulk}, {"empty", empty}};
+        {"fields", fields}, {"losses", losses},       {"cycles", cycles},         {"bulk", bulk},
+        {"empty", empty},   {"fragments", fragments}, {"straddling", straddling}, {"mistaken", mistaken}};
     if (argc < 3 || !kinds.contains(argv[2])) {
-        std::fputs("usage: make_trace DIR fields|losses|cycles|bulk|empty [COUNT]\n", stderr);
+        std::fputs("usage: make_trace DIR fields|losses|cycles|bulk|empty|fragments|straddling|mistaken [COUNT]\n",
+                   stderr);
         return 2;
     }
     kinds.at(argv[2])(argv[1], argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 100);

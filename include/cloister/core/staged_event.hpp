@@ -80,7 +80,6 @@ private:
     // An ordinary event has room for so much payload; a fragment for so much of an event's.
     [[nodiscard]] u32 whole() const { return to_.largest - kLongHeader; }
     [[nodiscard]] u32 part() const { return whole() - kFragmentHead; }
-    Wrote put(u32 id, u8* payload, u32 bytes);
     void put_fragment(FragmentEnd end, u32 bytes);
 
     Sink to_;
