@@ -48,17 +48,13 @@ void fail(const char* what, const std::string& detail = {}) {
 void write_one(u32 index) {
     Source& source = sources[index];
     const u64 counter = source.done;
-    const u64 dwords = counter % 7;
-    std::array<u64, 8> payload;
-    payload.fill(0x0101010101010101ULL * static_cast<u8>(counter));
-    payload[0] = index | dwords << 8;
-    payload[1] = counter;
-    const u32 bytes = 16 + 4 * static_cast<u32>(dwords);
+    const Payload payload = payload_of(index, counter, static_cast<u32>(counter % 7));
+    const u64* words = payload.words.data();
     const u32 id = counter % 11 ? kPair : kWide;
-    if (write_staged(over->view, id, payload.data(), bytes) != Wrote::done)
+    if (write_staged(over->view, id, words, payload.bytes) != Wrote::done)
         fail("an overwrite channel refused an event");
-    const Wrote wrote = dwords ? write_staged(disc->view, id, payload.data(), bytes)
-                               : write_pair(disc->view, id, payload[0], payload[1]);
+    const Wrote wrote = counter % 7 ? write_staged(disc->view, id, words, payload.bytes)
+                                    : write_pair(disc->view, id, words[0], words[1]);
     if (wrote == Wrote::done)
         ++source.done;
     else if (wrote == Wrote::dropped)
