@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include <time.h>
+#include "common.hpp"
 
 namespace {
 
@@ -64,12 +64,6 @@ constexpr Variant kVariants[] = {
     {"on, one probe, filter does not hold", traced, true, 1, "value == 0 && number > 5", 2'000'000},
 };
 
-double ns_now() {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
-}
-
 void check(const cloister::trace::Outcome& outcome) {
     if (outcome) return;
     std::fputs(outcome.error.c_str(), stderr);
@@ -85,9 +79,9 @@ double measure(const Variant& variant) {
     }
     if (variant.on) check(cloister::trace::enable("bench:*", CLOISTER_DEBUG, variant.filter));
     variant.loop(variant.turns / 10);
-    const double begin = ns_now();
+    const double begin = cloister::bench::now_ns();
     const std::uint64_t value = variant.loop(variant.turns);
-    const double took = ns_now() - begin;
+    const double took = cloister::bench::now_ns() - begin;
     if (value == 0) std::abort();
     if (variant.on) check(cloister::trace::disable("bench:*"));
     for (const int probe : probes) check(cloister::trace::remove_probe(probe));
