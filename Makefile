@@ -2,6 +2,7 @@
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 SECONDS_OF_SOAK ?= 600
+EVENTS_OF_SOAK ?= 1000000000
 SOURCES = $(shell git ls-files --cached --others --exclude-standard '*.cpp' '*.hpp' '*.c' '*.h')
 
 build:
@@ -33,7 +34,7 @@ bench: build
 
 soak: deps build
 	python3 -B bench/soak.py build/release/bin --seconds $(SECONDS_OF_SOAK)
-	build/release/bin/lane_storm $(SECONDS_OF_SOAK)
+	build/release/bin/lane_storm $(SECONDS_OF_SOAK) $(EVENTS_OF_SOAK)
 
 install: build
 	cmake --install build/release --prefix $(PREFIX)

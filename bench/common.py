@@ -15,6 +15,8 @@ class Programs:
         self.cloister = str(pathlib.Path(folder) / "cloister")
         self.actor = str(pathlib.Path(folder) / "actor")
         self.lane_bench = str(pathlib.Path(folder) / "lane_bench")
+        self.pages_bench = str(pathlib.Path(folder) / "pages_bench")
+        self.snapshot_bench = str(pathlib.Path(folder) / "snapshot_bench")
         self.tracepoint_bench = str(pathlib.Path(folder) / "tracepoint_bench")
         self.cpu = max(os.sched_getaffinity(0))
 

@@ -2,9 +2,7 @@
 //
 // bare: rdtsc and the stores of the same bytes into a plain buffer. pair: the 16-byte payload from registers. staged: a
 // string of 12 characters and two integers, staged on the stack. The loops are alike, and pinned to one CPU.
-#include <sched.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include <algorithm>
 #include <array>
@@ -18,26 +16,16 @@
 
 #include "cloister/core/lane_reader.hpp"
 #include "cloister/core/lane_writer.hpp"
+#include "common.hpp"
 #include "recorder/recorder.hpp"
 
 using namespace cloister;
+using bench::now_ns;
+using bench::pin;
 
 namespace {
 
 constexpr int kEvents = 1'000'000;
-
-double now_ns() {
-    timespec t{};
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return static_cast<double>(t.tv_sec) * 1e9 + static_cast<double>(t.tv_nsec);
-}
-
-void pin(int cpu) {
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(static_cast<std::size_t>(cpu), &one);
-    if (sched_setaffinity(0, sizeof one, &one) != 0) std::exit(1);
-}
 
 double per_event(const std::function<void()>& run) {
     const double begin = now_ns();
@@ -91,11 +79,7 @@ int main(int argc, char** argv) {
     if (!made) return 1;
     recorder::Recorder& recorder = **made;
     const core::View& view = recorder.view(0);
-    cpu_set_t allowed;
-    sched_getaffinity(0, sizeof allowed, &allowed);
-    std::vector<int> cpus;
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-        if (CPU_ISSET(static_cast<std::size_t>(cpu), &allowed)) cpus.push_back(cpu);
+    const auto cpus = bench::allowed_cpus();
     const int last = cpus.back(), other = cpus.front();
     std::vector<std::byte> buffer(1 << 20);
     const char* volatile name = "XETRA:123456";
@@ -154,9 +138,8 @@ int main(int argc, char** argv) {
     stop = true;
     reader.join();
     for (std::size_t i = 0; i < variants.size(); ++i) {
-        std::printf("%s\"%s\": [", i ? ", " : "", variants[i].first);
-        for (std::size_t n = 0; n < costs[i].size(); ++n) std::printf("%s%.3f", n ? ", " : "", costs[i][n]);
-        std::printf("]");
+        std::fputs(i ? ", " : "", stdout);
+        bench::print_json(variants[i].first, costs[i]);
     }
     std::printf("}\n");
 }

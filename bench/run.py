@@ -1,4 +1,4 @@
-"""run.py BIN [--rounds N] [storm|arming|collector|lane|reading|tracepoint ...]: the benchmarks as tables in markdown, on stdout."""
+"""run.py BIN [--rounds N] [BENCHMARK ...]: the benchmarks as tables in markdown, on stdout; run.py --help names them."""
 import argparse
 import os
 import pathlib
@@ -8,12 +8,15 @@ import re
 import arming
 import collector
 import lane
+import pages
 import reading
+import snapshot
 import storm
 import tracepoint
 from common import Programs
 
-BENCHMARKS = {"storm": storm, "arming": arming, "collector": collector, "lane": lane, "reading": reading, "tracepoint": tracepoint}
+BENCHMARKS = {"storm": storm, "arming": arming, "collector": collector, "lane": lane, "pages": pages, "snapshot": snapshot,
+              "reading": reading, "tracepoint": tracepoint}
 
 
 def machine():
@@ -25,7 +28,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bin", help="where cloister and actor are")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("which", nargs="*", default=list(BENCHMARKS), metavar="storm|arming|collector|lane|reading|tracepoint")
+    parser.add_argument("which", nargs="*", default=list(BENCHMARKS), metavar="|".join(BENCHMARKS))
     arguments = parser.parse_args()
     if unknown := set(arguments.which) - set(BENCHMARKS):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")

@@ -1,4 +1,5 @@
-// tracepoint_bench ROUNDS: the same loop without a tracepoint, with one that is off, and with one that is on. One JSON
+// tracepoint_bench ROUNDS: the same loop without a tracepoint, with one that is off, and with one that is on; and with the
+// atomic instructions that the walk of the probe list does without. One JSON
 // object a round, {variant: ns an iteration}; the variants take turns in random order.
 #include <cloister/trace.hpp>
 
@@ -11,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include <time.h>
+#include "common.hpp"
 
 namespace {
 
@@ -45,6 +46,18 @@ __attribute__((noinline, aligned(64))) std::uint64_t traced(std::uint64_t turns)
     return value;
 }
 
+// What a walk of the probe list would cost more if it began by counting itself in, as a lock or a counter of readers does.
+__attribute__((noinline, aligned(64))) std::uint64_t counted(std::uint64_t turns) {
+    static std::uint64_t readers;
+    std::uint64_t value = 88172645463325252U;
+    for (std::uint64_t i = 0; i < turns; ++i) {
+        __atomic_fetch_add(&readers, 1, __ATOMIC_ACQUIRE);
+        value = next(value);
+        __atomic_fetch_sub(&readers, 1, __ATOMIC_RELEASE);
+    }
+    return value;
+}
+
 void nothing(void*, const cloister_event*) {}
 
 struct Variant {
@@ -57,18 +70,13 @@ struct Variant {
 };
 constexpr Variant kVariants[] = {
     {"without", plain, false, 0, "", 20'000'000},
+    {"without, but a pair of atomic instructions", counted, false, 0, "", 2'000'000},
     {"off", traced, false, 0, "", 20'000'000},
     {"on, no probe", traced, true, 0, "", 2'000'000},
     {"on, one probe", traced, true, 1, "", 2'000'000},
     {"on, two probes", traced, true, 2, "", 2'000'000},
     {"on, one probe, filter does not hold", traced, true, 1, "value == 0 && number > 5", 2'000'000},
 };
-
-double ns_now() {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
-}
 
 void check(const cloister::trace::Outcome& outcome) {
     if (outcome) return;
@@ -85,9 +93,9 @@ double measure(const Variant& variant) {
     }
     if (variant.on) check(cloister::trace::enable("bench:*", CLOISTER_DEBUG, variant.filter));
     variant.loop(variant.turns / 10);
-    const double begin = ns_now();
+    const double begin = cloister::bench::now_ns();
     const std::uint64_t value = variant.loop(variant.turns);
-    const double took = ns_now() - begin;
+    const double took = cloister::bench::now_ns() - begin;
     if (value == 0) std::abort();
     if (variant.on) check(cloister::trace::disable("bench:*"));
     for (const int probe : probes) check(cloister::trace::remove_probe(probe));

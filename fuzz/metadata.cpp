@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "memory_trace.hpp"
+#include "ctf/memory_trace.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const auto layout = cloister::ctf::layout_of({reinterpret_cast<const char*>(data), size});

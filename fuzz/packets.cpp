@@ -9,7 +9,7 @@
 #include <memory>
 #include <string>
 
-#include "memory_trace.hpp"
+#include "ctf/memory_trace.hpp"
 
 namespace {
 

@@ -14,6 +14,10 @@
  * All fields together take at most CLOISTER_PAYLOAD_MAX bytes. What the fixed-size fields leave is divided evenly among
  * strings and sequences; one that is longer than its part is clipped (to whole elements) and counted.
  *
+ * A thread's first event asks the kernel who the thread is (gettid, tgkill); no later one makes a system call. A thread
+ * that enters a sandbox which forbids them has its first event before, else its events are lost and counted
+ * (cloister_losses.no_slot), or it is killed if that is what the sandbox does.
+ *
  * A class belongs to its module (the program, or one shared library): two modules that use the same event have two
  * classes of the same name. Modules announce themselves when they are loaded, and take leave before they are unloaded.
  * A shared library leaves the runtime to the program: it is compiled with CLOISTER_TRACE_LIBRARY, is not linked with

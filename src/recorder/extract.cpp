@@ -16,7 +16,8 @@
 namespace cloister::recorder {
 namespace {
 
-constexpr std::uint64_t kSecond = 1'000'000'000;
+constexpr std::uint64_t kSecond = 1'000'000'000;   // in ns
+constexpr double kSlowest = 1e6, kFastest = 1e10;  // Hz: any TSC lies between; kSecond * kFastest fits 64 bits
 
 ctf::PacketInfo info_of(std::size_t channel, std::uint32_t cpu, const core::SubBuffer& at, std::uint64_t end) {
     return {.stream_id = static_cast<std::uint32_t>(channel),
@@ -116,17 +117,17 @@ ctf::Preamble preamble_of(const Segment& segment) {
     const ClockReading now = read_clocks();
     if (std::ranges::equal(boot_id(), header.boot_id) && now.tsc > first.tsc && now.raw_ns > first.raw_ns) last = now;
     const double seconds = static_cast<double>(last.raw_ns - first.raw_ns) / 1e9;
-    const double hz = seconds > 0 ? static_cast<double>(last.tsc - first.tsc) / seconds : 1e9;
-    out.clock.frequency = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::llround(hz)));
+    const double hz = seconds > 0 ? static_cast<double>(last.tsc - first.tsc) / seconds : 0;
+    // Readings that no TSC has made (a segment that was scribbled on) must not lead beyond what the sums below hold.
+    const std::uint64_t frequency =
+        hz >= kSlowest && hz <= kFastest ? static_cast<std::uint64_t>(std::llround(hz)) : kSecond;
+    out.clock.frequency = frequency;
     out.clock.absolute = true;
-    // ns since 1970 when the TSC was 0, as whole seconds and the cycles of the rest.
-    const auto since_zero =
-        static_cast<std::int64_t>(static_cast<double>(first.tsc) / static_cast<double>(out.clock.frequency) * 1e9);
-    const std::int64_t zero_ns = static_cast<std::int64_t>(first.realtime_ns) - since_zero;
-    out.clock.offset_s =
-        zero_ns / static_cast<std::int64_t>(kSecond) - (zero_ns % static_cast<std::int64_t>(kSecond) < 0);
-    const auto rest = static_cast<double>(zero_ns - out.clock.offset_s * static_cast<std::int64_t>(kSecond)) / 1e9;
-    out.clock.offset = static_cast<std::uint64_t>(rest * static_cast<double>(out.clock.frequency));
+    // When the TSC was 0: `first`, as whole seconds since 1970 and cycles, less its TSC.
+    const std::uint64_t cycles = first.realtime_ns % kSecond * frequency / kSecond, back = first.tsc % frequency;
+    out.clock.offset_s = static_cast<std::int64_t>(first.realtime_ns / kSecond) -
+                         static_cast<std::int64_t>(first.tsc / frequency) - (cycles < back);
+    out.clock.offset = cycles < back ? cycles + frequency - back : cycles - back;
     utsname machine{};
     if (uname(&machine) == 0) out.hostname = machine.nodename;
     out.environment = {{"comm", std::string(header.comm, strnlen(header.comm, sizeof header.comm))},

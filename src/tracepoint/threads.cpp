@@ -64,6 +64,10 @@ constinit thread_local Thread* current = nullptr;
 Thread* claim() {
     const int saved = errno;
     const auto tid = static_cast<pid_t>(syscall(SYS_gettid));
+    if (tid <= 0) {  // a sandbox forbids it: with -1 for an id, all such threads would share a slot
+        errno = saved;
+        return nullptr;
+    }
     const std::uint32_t used = threads_used.load(std::memory_order_acquire);
     // A slot with our id: a signal handler has just claimed it under us, or a thread that ended had the same id.
     for (std::uint32_t i = 0; i < used; ++i) {

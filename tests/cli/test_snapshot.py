@@ -2,12 +2,14 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import tempfile
+import threading
 import unittest
 
-from harness import Cloister, cloister, wait_until
+from harness import Cloister, cloister, public_copy, wait_until
 
 RECORDS = os.environ["RECORDS"]
 
@@ -62,6 +64,47 @@ class Snapshot(Recorded):
         self.assertEqual(done.status, 2, str(done))
         self.assertIn("  needs  ", done.err)
         self.assertEqual([path.name for path in (self.folder / "trace").iterdir()], ["mine"])
+
+    def test_of_another_users_program(self):
+        segment = self.folder / "segment"
+        by_path, by_pid = self.start(segment), self.start()
+        self.assertEqual(segment.stat().st_mode & 0o777, 0o600)
+        self.folder.chmod(0o777)
+        copies = self.folder / "bin"
+        copies.mkdir()
+        program, _ = public_copy(copies)
+        nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+        for words in ((segment,), ("--pid", by_pid.pid), ("--pid", by_path.pid)):
+            done = cloister("snapshot", *words, "-o", self.folder / "never", json=False, before=nobody, program=program)
+            self.assertEqual(done.status, 2, f"{words}: {done}")
+            self.assertIn("of the same user (or root)", done.err)
+            self.assertFalse((self.folder / "never").exists(), words)
+
+    def test_a_segment_that_somebody_cuts_and_scribbles_on(self):
+        """At whatever moment: a trace, or an error that says so; never a signal."""
+        self.start(self.folder / "segment").kill()
+        whole = (self.folder / "segment").read_bytes()
+        stop, dice = threading.Event(), random.Random(1)
+
+        def spoil():
+            with open(self.folder / "segment", "r+b", buffering=0) as file:
+                while not stop.is_set():
+                    file.truncate(dice.choice((0, 100, 4096, 300_000)))
+                    file.truncate(len(whole))
+                    file.seek(0)
+                    file.write(whole)
+                    file.seek(dice.randrange(len(whole)))
+                    file.write(dice.randbytes(64))
+        peer = threading.Thread(target=spoil)
+        peer.start()
+        try:
+            for n in range(60):
+                done = cloister("snapshot", self.folder / "segment", "-o", self.folder / str(n), json=False)
+                self.assertIn(done.status, (0, 2), str(done))
+                self.assertTrue(done.err, "where to look at it, or what is wrong")
+        finally:
+            stop.set()
+            peer.join()
 
     def test_what_it_cannot_do(self):
         ended = subprocess.Popen(["true"])

@@ -54,6 +54,20 @@ private:
     std::size_t bytes_ = 0;
 };
 
+// What decode() checks: {thread, counter}, with `dwords` (at most 12) times 4 bytes behind them that repeat the
+// counter's low byte.
+struct Payload {
+    std::array<u64, 8> words;
+    u32 bytes;
+};
+inline Payload payload_of(u64 thread, u64 counter, u32 dwords) {
+    Payload out{.words = {}, .bytes = 16 + 4 * dwords};
+    out.words.fill(0x0101010101010101ULL * static_cast<u8>(counter));
+    out.words[0] = thread | u64{dwords} << 8;
+    out.words[1] = counter;
+    return out;
+}
+
 struct Event {
     u32 id = 0;
     u64 time = 0, thread = 0, counter = 0;

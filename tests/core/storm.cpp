@@ -1,7 +1,8 @@
-// lane_storm SECONDS: writers on all CPUs, timer signals that write from their handlers as often as the machine lets
-// them, migrations forced all the time, a reader that looks at an overwrite channel in place, and a drain that empties
-// a discard channel. Every event carries {source, counter}. At the end each one whose write was done must have come out
-// of the drain once, and what was dropped must be what the lanes have counted.
+// lane_storm SECONDS [EVENTS], for so long, and longer until so many events were written: writers on all CPUs, timer
+// signals that write from their handlers as often as the machine lets them, migrations forced all the time, a reader
+// that looks at an overwrite channel in place, and a drain that empties a discard channel. Every event carries {source,
+// counter}. At the end each one whose write was done must have come out of the drain once, and what was dropped must be
+// what the lanes have counted.
 #include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -30,7 +31,8 @@ constexpr std::array<int, kSignals> kSignal{SIGUSR1, SIGUSR2};
 constexpr long kTimerNs = 20'000;
 
 struct Source {
-    u64 done = 0, dropped = 0, signals = 0;
+    std::atomic<u64> done = 0;
+    u64 dropped = 0, signals = 0;
 };
 Source sources[kSources];
 Lanes* over = nullptr;
@@ -47,20 +49,16 @@ void fail(const char* what, const std::string& detail = {}) {
 // One event into each channel; its form depends on the counter.
 void write_one(u32 index) {
     Source& source = sources[index];
-    const u64 counter = source.done;
-    const u64 dwords = counter % 7;
-    std::array<u64, 8> payload;
-    payload.fill(0x0101010101010101ULL * static_cast<u8>(counter));
-    payload[0] = index | dwords << 8;
-    payload[1] = counter;
-    const u32 bytes = 16 + 4 * static_cast<u32>(dwords);
+    const u64 counter = source.done.load(std::memory_order_relaxed);
+    const Payload payload = payload_of(index, counter, static_cast<u32>(counter % 7));
+    const u64* words = payload.words.data();
     const u32 id = counter % 11 ? kPair : kWide;
-    if (write_staged(over->view, id, payload.data(), bytes) != Wrote::done)
+    if (write_staged(over->view, id, words, payload.bytes) != Wrote::done)
         fail("an overwrite channel refused an event");
-    const Wrote wrote = dwords ? write_staged(disc->view, id, payload.data(), bytes)
-                               : write_pair(disc->view, id, payload[0], payload[1]);
+    const Wrote wrote = counter % 7 ? write_staged(disc->view, id, words, payload.bytes)
+                                    : write_pair(disc->view, id, words[0], words[1]);
     if (wrote == Wrote::done)
-        ++source.done;
+        source.done.store(counter + 1, std::memory_order_relaxed);
     else if (wrote == Wrote::dropped)
         ++source.dropped;
     else
@@ -174,6 +172,7 @@ void drain(u32 cpus, u64* lost) {
 
 int main(int argc, char** argv) {
     const int seconds = argc > 1 ? std::atoi(argv[1]) : 10;
+    const u64 events = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
     const auto cpus = static_cast<u32>(sysconf(_SC_NPROCESSORS_ONLN));
     Lanes overwrite({.slots = 4, .size = 8192, .mode = Mode::overwrite}, cpus);
     Lanes discard({.slots = 8, .size = 16384, .mode = Mode::discard}, cpus);
@@ -190,7 +189,13 @@ int main(int argc, char** argv) {
     std::vector<std::thread> writers;
     for (u32 i = 0; i < kWriters; ++i) writers.emplace_back(writer, i, std::ref(tids[i]));
     std::thread mover(migrate, std::ref(tids), cpus);
+    const auto written = [] {
+        u64 sum = 0;
+        for (const auto& source : sources) sum += source.done.load(std::memory_order_relaxed);
+        return sum;
+    };
     std::this_thread::sleep_for(std::chrono::seconds(seconds));
+    while (written() < events && failures == 0) std::this_thread::sleep_for(std::chrono::seconds(1));
     stop = true;
     for (auto& thread : writers) thread.join();
     mover.join();
@@ -198,14 +203,14 @@ int main(int argc, char** argv) {
     drainer.join();
     // What is left in the sub-buffers that are open; nobody writes any more.
     drain(cpus, lost.data());
-    u64 counted = 0, done = 0, dropped = 0, signals = 0;
+    u64 counted = 0, dropped = 0, signals = 0;
+    const u64 done = written();
     for (u32 cpu = 0; cpu < cpus; ++cpu) {
         for (const auto& at : sub_buffers(discard.lane(cpu), discard.shape))
             if (at.open) take_in(at);
         counted += lost_of(discard.lane(cpu));
     }
     for (u32 i = 0; i < kSources; ++i) {
-        done += sources[i].done;
         dropped += sources[i].dropped;
         signals += sources[i].signals;
         for (u64 n = 0; n < sources[i].done; ++n)

@@ -9,9 +9,13 @@
 #include <sys/ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <list>
+#include <optional>
+#include <set>
 
 extern "C" {
 // The linker's names for the section's begin and end.
@@ -51,37 +55,155 @@ void put(Address at, std::uint8_t byte) {
 
 std::uint8_t get(Address at) { return *reinterpret_cast<const std::uint8_t*>(at); }
 
-struct Planted {
-    Address at = 0;
-    unsigned hits_left = 0;
-    const std::function<void()>* then = nullptr;
-    std::uint8_t byte = 0;
-    bool reached = false, stepping = false;
+using Registers = greg_t[NGREG];
+
+// Whoever the next trap is for: the innermost one.
+class Trapper {
+public:
+    Trapper() : outer_(innermost) { innermost = this; }
+    Trapper(const Trapper&) = delete;
+    Trapper& operator=(const Trapper&) = delete;
+    virtual ~Trapper() { innermost = outer_; }
+    virtual void on_trap(bool stepped, Registers& registers) = 0;
+
+    static Trapper* innermost;
+
+private:
+    Trapper* outer_;
 };
-Planted* planted = nullptr;  // the innermost one
+Trapper* Trapper::innermost = nullptr;
+
+// A byte of text is a breakpoint for as long as this lives.
+class Breakpoint {
+public:
+    explicit Breakpoint(Address at) : at_(at), byte_(get(at)) { put(at_, kInt3); }
+    Breakpoint(const Breakpoint&) = delete;
+    Breakpoint& operator=(const Breakpoint&) = delete;
+    ~Breakpoint() { put(at_, byte_); }
+    // Back to its instruction. In a sequence the kernel has put the abort handler's address there already.
+    void go_back(Registers& registers) const {
+        if (is_at(registers)) registers[REG_RIP] = static_cast<greg_t>(at_);
+    }
+    [[nodiscard]] bool is_at(const Registers& registers) const {
+        return static_cast<Address>(registers[REG_RIP]) == at_ + 1;
+    }
+
+private:
+    Address at_;
+    std::uint8_t byte_;
+};
+
+class Interruption : public Trapper {
+public:
+    Interruption(Address at, unsigned hit, const std::function<void()>& then) { plant(at, hit, then); }
+    void plant(Address at, unsigned hit, const std::function<void()>& then) {
+        at_ = at;
+        hits_left_ = hit;
+        then_ = &then;
+        breakpoint_.emplace(at);
+    }
+    void on_trap(bool stepped, Registers& registers) override {
+        if (stepped) {  // past the instruction: plant it again
+            if (breakpoint_) give_up("a step that nobody asked for");
+            breakpoint_.emplace(at_);
+            registers[REG_EFL] &= ~kTrapFlag;
+            return;
+        }
+        if (!breakpoint_) give_up("a trap from elsewhere");
+        breakpoint_->go_back(registers);
+        breakpoint_.reset();
+        if (--hits_left_ > 0)
+            registers[REG_EFL] |= kTrapFlag;
+        else
+            (*then_)();  // then_at() puts another in its place
+    }
+    [[nodiscard]] bool reached() const { return hits_left_ == 0; }
+
+private:
+    Address at_ = 0;
+    unsigned hits_left_ = 0;
+    const std::function<void()>* then_ = nullptr;
+    std::optional<Breakpoint> breakpoint_;
+};
+
+ZydisDecodedInstruction decoded(Address at, std::size_t most) {
+    static const ZydisDecoder decoder = [] {
+        ZydisDecoder out;
+        ZydisDecoderInit(&out, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+        return out;
+    }();
+    ZydisDecodedInstruction out;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, reinterpret_cast<const void*>(at), most, &out)))
+        give_up("an instruction that cannot be decoded");
+    return out;
+}
+
+// Where code goes on that has entered a sequence: behind its commit, at its abort handler, or where it jumps to.
+std::vector<Address> ways_out_of(const Sequence& sequence) {
+    std::vector<Address> out = {sequence.commit, sequence.abort};
+    for (Address at = sequence.start; at < sequence.commit;) {
+        const auto instruction = decoded(at, sequence.commit - at);
+        at += instruction.length;
+        const auto& operand = instruction.raw.imm[0];
+        if (operand.size == 0 || !operand.is_relative) continue;
+        const Address target = at + static_cast<Address>(operand.value.s);
+        if (!sequence.holds(target) && std::ranges::find(out, target) == out.end()) out.push_back(target);
+    }
+    return out;
+}
+
+class Stepping : public Trapper {
+public:
+    Stepping(const std::vector<Code>& where, AtSequences at_sequences, const std::function<void(Address)>& then)
+        : where_(where), at_sequences_(at_sequences), then_(then) {
+        __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() | static_cast<std::uint64_t>(kTrapFlag));
+    }
+    Stepping(const Stepping&) = delete;
+    Stepping& operator=(const Stepping&) = delete;
+    ~Stepping() override {
+        __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~static_cast<std::uint64_t>(kTrapFlag));
+    }
+    void on_trap(bool stepped, Registers& registers) override {
+        if (!stepped) {
+            if (ways_out_.empty()) give_up("a breakpoint that nobody planted");
+            for (const auto& way_out : ways_out_) way_out.go_back(registers);
+            ways_out_.clear();
+            registers[REG_EFL] |= kTrapFlag;
+        }
+        const auto at = static_cast<Address>(registers[REG_RIP]);
+        for (const Code& code : where_)
+            if (at >= code.begin && at < code.end) {
+                then_(at);
+                break;
+            }
+        enter_sequence(at, registers);
+    }
+
+private:
+    // If the next instruction, which tells the kernel of it, is the last one before a sequence.
+    void enter_sequence(Address at, Registers& registers) {
+        static const auto all = sequences();
+        const Address next = at + decoded(at, ZYDIS_MAX_INSTRUCTION_LENGTH).length;
+        const auto sequence = std::ranges::find(all, next, &Sequence::start);
+        if (sequence == all.end()) return;
+        if (at_sequences_ == AtSequences::abort_once && aborted_.insert(sequence->start).second)
+            ways_out_.emplace_back(sequence->start);
+        else
+            for (const Address way_out : ways_out_of(*sequence)) ways_out_.emplace_back(way_out);
+        registers[REG_EFL] &= ~kTrapFlag;
+    }
+
+    const std::vector<Code>& where_;
+    AtSequences at_sequences_;
+    const std::function<void(Address)>& then_;
+    std::list<Breakpoint> ways_out_;  // of the sequence that is running without traps
+    std::set<Address> aborted_;
+};
 
 void on_trap(int, siginfo_t* info, void* context) {
-    auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
-    Planted* const mine = planted;
+    Trapper* const mine = Trapper::innermost;
     if (!mine) give_up("a trap that nobody planted");
-    if (mine->stepping && info->si_code == TRAP_TRACE) {  // past the instruction: plant it again
-        mine->stepping = false;
-        put(mine->at, kInt3);
-        registers[REG_EFL] &= ~kTrapFlag;
-        return;
-    }
-    if (mine->reached || info->si_code == TRAP_TRACE) give_up("a trap from elsewhere");
-    put(mine->at, mine->byte);
-    // In a sequence the kernel has put the abort handler's address there already.
-    if (static_cast<Address>(registers[REG_RIP]) == mine->at + 1) registers[REG_RIP] = static_cast<greg_t>(mine->at);
-    if (--mine->hits_left > 0) {
-        mine->stepping = true;
-        registers[REG_EFL] |= kTrapFlag;
-        return;
-    }
-    mine->reached = true;
-    const auto* then = mine->then;  // then_at() puts another in its place
-    (*then)();
+    mine->on_trap(info->si_code == TRAP_TRACE, static_cast<ucontext_t*>(context)->uc_mcontext.gregs);
 }
 
 void install() {
@@ -143,14 +265,9 @@ std::vector<Sequence> sequences() {
 }
 
 std::vector<Address> instructions(const Code& code) {
-    ZydisDecoder decoder;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     std::vector<Address> out;
     for (Address at = code.begin; at < code.end;) {
-        ZydisDecodedInstruction instruction;
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, reinterpret_cast<const void*>(at),
-                                                        code.end - at, &instruction)))
-            give_up("an instruction that cannot be decoded");
+        const auto instruction = decoded(at, code.end - at);
         if (instruction.mnemonic != ZYDIS_MNEMONIC_NOP) out.push_back(at);  // between functions' blocks: never reached
         at += instruction.length;
     }
@@ -159,19 +276,20 @@ std::vector<Address> instructions(const Code& code) {
 
 bool interrupt_at(Address at, unsigned hit, const std::function<void()>& then, const std::function<void()>& code) {
     install();
-    Planted mine{.at = at, .hits_left = hit, .then = &then, .byte = get(at)};
-    Planted* const outer = planted;
-    planted = &mine;
-    put(at, kInt3);
+    const Interruption interruption(at, hit, then);
     code();
-    if (!mine.reached) put(at, mine.byte);
-    planted = outer;
-    return mine.reached;
+    return interruption.reached();
 }
 
 void then_at(Address at, const std::function<void()>& then) {
-    *planted = {.at = at, .hits_left = 1, .then = &then, .byte = get(at)};
-    put(at, kInt3);
+    dynamic_cast<Interruption&>(*Trapper::innermost).plant(at, 1, then);
+}
+
+void step_through(const std::vector<Code>& where, AtSequences sequences, const std::function<void(Address)>& then,
+                  const std::function<void()>& code) {
+    install();
+    const Stepping stepping(where, sequences, then);
+    code();
 }
 
 }  // namespace cloister::step

@@ -3,8 +3,9 @@
 //
 // That is the way to interrupt a restartable sequence where one wants: a signal inside of it aborts it, so it cannot be
 // single-stepped through, but it can be aborted at any of its instructions. What has been stored by then stays stored.
+// All other code can also be stepped through, so that something happens before each of its instructions in one run.
 // One thread; not for code that blocks SIGTRAP. A breakpoint is a byte of this program's text, written through
-// /proc/self/mem.
+// /proc/self/mem; a step is the trap flag of the CPU.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +43,19 @@ struct Sequence {
 // while it interrupts. `hit` above 1 only outside of sequences.
 bool interrupt_at(Address at, unsigned hit, const std::function<void()>& then, const std::function<void()>& code);
 
-// From `then`: one more breakpoint, at `at`, for the way on. Whether it was reached is what interrupt_at() returns.
+// What becomes of the restartable sequences that step_through() comes to. As every trap in one aborts it, they run
+// without traps to wherever they are left, and stepping goes on there.
+enum class AtSequences {
+    run,
+    abort_once,  // each is aborted at its first instruction when it is entered for the first time
+};
+
+// Runs `code` one instruction at a time, and `then` before each that lies in one of `where` (and in no sequence), in
+// the signal handler. May be called again from `then`.
+void step_through(const std::vector<Code>& where, AtSequences sequences, const std::function<void(Address)>& then,
+                  const std::function<void()>& code);
+
+// From `then` of interrupt_at(): one more breakpoint, at `at`, for the way on. Whether it was reached is what interrupt_at() returns.
 void then_at(Address at, const std::function<void()>& then);
 
 }  // namespace cloister::step

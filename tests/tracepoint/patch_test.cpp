@@ -10,15 +10,13 @@
 #include <thread>
 
 #include <gtest/gtest.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "sandbox.hpp"
 #include "tracepoint/collect.hpp"
 #include "tracepoint/membarrier.hpp"
 #include "tracepoint/registry.hpp"
@@ -28,6 +26,7 @@ namespace cloister::tracepoint {
 namespace {
 
 using tests::bytes_of;
+using tests::forbid;
 using tests::kNop;
 using tests::sites_of;
 
@@ -392,19 +391,6 @@ TEST_F(Patch, LetsATrapThatIsNobodysKill) {
     EXPECT_EQ(ignored, 0);
 }
 
-// What a sandbox does: these system calls fail with EPERM from now on.
-void forbid(std::initializer_list<unsigned> calls) {
-    std::vector<sock_filter> program = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
-    for (const unsigned call : calls) {
-        program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1));
-        program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM));
-    }
-    program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-    const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) _exit(77);
-}
-
 TEST_F(Patch, FindsAnotherWayOrSaysWhatItNeeds) {
     const auto& site = *sites_of("step", "ran").at(0);
     EXPECT_EQ(in_child([&] {
@@ -427,6 +413,19 @@ TEST_F(Patch, FindsAnotherWayOrSaysWhatItNeeds) {
                   return !refused && refused.error.find("membarrier") != std::string::npos && !run_site(1) ? 0 : 1;
               }),
               0);
+}
+
+// A thread that may not even ask for its own id gets no slot: else two of them would take the same.
+TEST_F(Patch, CountsTheEventsOfAThreadThatMayNotAskWhoItIs) {
+    ASSERT_TRUE(trace::enable("step:*"));
+    const auto before = cloister_trace_losses().no_slot;
+    bool was_shown = true;
+    std::thread([&] {
+        forbid({SYS_gettid});
+        was_shown = run_site(1);
+    }).join();
+    EXPECT_FALSE(was_shown);
+    EXPECT_EQ(cloister_trace_losses().no_slot, before + 1);
 }
 
 // The child has text of its own; either side goes its own way.

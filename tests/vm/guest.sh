@@ -109,6 +109,18 @@ if [ "$offline" = yes ]; then
     part none_to_spare cloister run -- actor spin 0
     online 1
     part again cloister run --json /tmp/json -- actor syscalls 25
+
+    # A program that records on CPU 1 goes on elsewhere when that goes: each event is there once, in one lane or the other.
+    taskset 2 records /tmp/segment 10000 >/tmp/recorded &
+    recorder=$!
+    until grep -q recorded /tmp/recorded; do sleep 0.1; done
+    sleep 0.5
+    online 0
+    part recorder wait $recorder
+    part snapshot cloister snapshot /tmp/segment -o /tmp/trace
+    part events sh -c "cloister view /tmp/trace | awk '{ ++cpus[\$3]; ++events[\$5] }
+        END { for (n = 1; n <= 10000; ++n) once += events[\"n=\" n] == 1; print once + 0, NR, cpus[0] + 0, cpus[1] + 0 }'"
+    online 1
 fi
 part done true
 poweroff -f

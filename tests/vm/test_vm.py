@@ -42,7 +42,7 @@ class Vm(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        archive = vm.initramfs(os.environ["CLOISTER"], os.environ["ACTOR"])
+        archive = vm.initramfs(os.environ["CLOISTER"], os.environ["ACTOR"], os.environ["RECORDS"])
         cls.machines = {name: vm.boot(name, vm.kernel(kernel), line, archive) for name, (kernel, line) in MACHINES.items()}
 
     def header(self, part):
@@ -187,6 +187,15 @@ class Vm(unittest.TestCase):
         self.assertEqual(part.status, 0, part)
         self.assertEqual(self.header(part)["cpu"], 1, part)
         self.assertEqual([row["count"] for row in part.of("row") if row["detail"] == "getppid"], [25], part)
+
+    @on("old")
+    def test_a_program_records_on_when_its_cpu_goes_offline(self, machine):
+        self.assertEqual(machine["recorder"].status, 0, machine["recorder"])
+        self.assertEqual(machine["snapshot"].status, 0, machine["snapshot"])
+        once, lines, elsewhere, there = map(int, machine["events"].stdout.split())
+        self.assertEqual((once, lines, elsewhere + there), (10_000, 10_000, 10_000), machine["events"])
+        self.assertGreater(elsewhere, 0, machine["events"])
+        self.assertGreater(there, 0, machine["events"])
 
 
     # What is wrong by the kernel's own defaults, whatever it was booted with; and what only a boot mends.
