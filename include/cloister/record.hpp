@@ -7,6 +7,10 @@
 //
 // An event is written where it happens, in whatever context, signal handlers included; it takes no lock and no atomic
 // read-modify-write, and costs about as much as reading the clock. docs/format.md specifies the segment.
+//
+// Threads without restartable sequences (rseq(2); glibc.pthread.rseq=0 turns them off) and children of vfork write to a
+// lane that they share, with atomic instructions: some five times slower, and an event of theirs that is killed or left by
+// longjmp half-way is shown as lost. In a trace these are streams without a CPU.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +47,7 @@ void stop();
 
 struct Losses {
     std::uint64_t refused =
-        0;  // no memory, a child of fork, a thread without restartable sequences, larger than a quarter of a sub-buffer
+        0;  // no memory, a child of fork before it has a recording of its own, larger than a quarter of a sub-buffer
     std::uint64_t unknown = 0;  // of classes that refresh() has not seen
 };
 // Of this recording. What was dropped or overwritten for want of room stands in the trace. Async-signal-safe.

@@ -164,7 +164,7 @@ bool interrupt_at(Address at, unsigned hit, const std::function<void()>& then, c
     planted = &mine;
     put(at, kInt3);
     code();
-    if (!mine.reached) put(at, mine.byte);
+    if (!mine.reached) put(mine.at, mine.byte);  // then_at() may have moved it
     planted = outer;
     return mine.reached;
 }
