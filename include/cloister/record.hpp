@@ -7,6 +7,10 @@
 //
 // An event is written where it happens, in whatever context, signal handlers included; it takes no lock and no atomic
 // read-modify-write, and costs about as much as reading the clock. docs/format.md specifies the segment.
+//
+// Threads without restartable sequences (rseq(2); glibc.pthread.rseq=0 turns them off) and children of vfork write to a
+// lane that they share, with atomic instructions: some five times slower, and an event of theirs that is killed or left
+// by longjmp half-way is shown as lost. In a trace these are streams without a CPU.
 #pragma once
 
 #include <cloister/trace.h>
@@ -46,7 +50,7 @@ Outcome snapshot(const std::string& directory);
 void stop();
 
 struct Losses {
-    std::uint64_t refused = 0;  // no memory, a child of fork, a thread without restartable sequences
+    std::uint64_t refused = 0;  // no memory, a child of fork before it has a recording of its own
     std::uint64_t unknown = 0;  // of classes that refresh() has not seen
 };
 // Of this recording. What was dropped or overwritten for want of room stands in the trace. Async-signal-safe.
@@ -62,9 +66,9 @@ struct Losses {
 //     event.commit();
 //
 // The pieces one after the other are the payload as <cloister/trace.h> has it: fields without padding, strings with
-// their NUL. One that is small in the end is written at its commit as that of any tracepoint. A larger one is written in
-// fragments of up to 4 KiB as it grows, between which other events may come, and the thread may move to another CPU; a
-// reader shows it as one event at the time of its commit, or as an incomplete one if a part of it is missing.
+// their NUL. One that is small in the end is written at its commit as that of any tracepoint. A larger one is written
+// in fragments of up to 4 KiB as it grows, between which other events may come, and the thread may move to another CPU;
+// a reader shows it as one event at the time of its commit, or as an incomplete one if a part of it is missing.
 //
 // Recorded if the class is enabled when it is begun; its filter is not asked, since there are no fields yet. All of it
 // is async-signal-safe and takes 4.3 KiB of stack. It belongs to the thread that began it. Pieces may be empty, of any

@@ -28,8 +28,7 @@ int snapshot(const SegmentOptions& options) {
         fmt::print("{} sub-buffers were overwritten by their writers while they were copied, and are not in it\n",
                    done->overwritten);
     if (const auto refused = segment->header().refused)
-        fmt::print("{} events found no lane: their threads had no restartable sequences, or there was no memory\n",
-                   refused);
+        fmt::print("{} events were refused: of a child of fork, too large, or there was no memory\n", refused);
     if (done->packets == 0) fmt::print("nothing has been recorded in this segment yet\n");
     std::fprintf(stderr, "cloister: look at it with: cloister view %s\n", options.directory.c_str());
     return 0;

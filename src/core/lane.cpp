@@ -145,7 +145,7 @@ Opened open_next(const View& view, u32 cpu, u8* lane, Active before) {
 Wrote write_rounds(const View& view, u32 id, const void* payload, u32 bytes) {
     for (u32 round = 0; round < kMostRounds;) {
         const u32 cpu = cpu_id();
-        if (cpu >= view.cpus) return Wrote::no_lane;
+        if (cpu >= view.cpus) return write_spill(view, id, payload, bytes);
         if (kLongHeader + bytes > kMaxEvent || kLongHeader + bytes > view.size / 4) return Wrote::too_big;
         auto* lane = reinterpret_cast<u8*>(view.lanes + view.stride * cpu);
         const Active before{load(reinterpret_cast<u64*>(lane))};  // W4

@@ -10,7 +10,7 @@
 //        56  u64  packet_size        bits: the content, rounded up to 4 bytes or more
 //        64  u64  packet_seq_num     per stream instance, from 0
 //        72  u64  events_discarded   per stream instance, running total at the end of this packet
-//        80  u32  cpu_id
+//        80  u32  cpu_id             2^32 - 1: the stream is of no CPU
 //        84  events, each at a multiple of 4 bytes
 //
 // An event begins with its header. Compact: one u32 {low 27 bits of the timestamp : 27, id : 5}, the id in the low
@@ -31,6 +31,8 @@ inline constexpr std::size_t kPacketHeaderSize = 84;
 inline constexpr std::size_t kEventAlign = 4;
 inline constexpr std::uint32_t kExtendedId = 31;
 inline constexpr unsigned kCompactTimeBits = 27;
+// What cpu_id is in a stream of threads that have no CPU of their own: what rseq(2) says to one that has not registered.
+inline constexpr std::uint32_t kNoCpu = UINT32_MAX;
 
 struct PacketInfo {
     std::uint32_t stream_id = 0;

@@ -121,6 +121,7 @@ Result<Packet> StreamFile::packet_at(std::uint64_t offset, std::uint64_t number,
     packet.sequence_number = optional(Role::sequence_number);
     packet.events_discarded = optional(Role::events_discarded);
     packet.cpu = optional(Role::cpu_id);
+    if (packet.cpu == kNoCpu) packet.cpu.reset();
     decoder.begin({rest.data(), packet.content}, packet.begin.value_or(0));
     return packet;
 }

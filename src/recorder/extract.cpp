@@ -58,6 +58,10 @@ Result<void> write_packet(ctf::TraceWriter& trace, const ctf::PacketInfo& info, 
     return {};
 }
 
+SpillStream spill_stream(const Segment& segment, std::size_t channel) {
+    return {static_cast<std::uint32_t>(channel), segment.cpus(), segment.header().first.tsc};
+}
+
 struct Copy {
     core::SubBuffer at;
     std::uint64_t end = 0;
@@ -144,6 +148,15 @@ Result<Extracted> snapshot(const Segment& segment, const std::string& directory)
         for (std::uint32_t cpu = 0; cpu < segment.cpus(); ++cpu)
             for (auto& copy : copy_lane(segment.lane(c, cpu), segment.channels()[c], extracted))
                 packets.emplace_back(info_of(c, cpu, copy.at, copy.end), std::move(copy.bytes));
+    struct Spilt {
+        std::uint64_t lost;
+        std::vector<SpillCopy> run;
+    };
+    std::vector<Spilt> spilt;  // by channel
+    for (std::size_t c = 0; c < segment.channels().size(); ++c) {
+        const std::uint64_t lost = core::spill_lost_of(segment.spill(c));
+        spilt.push_back({lost, copy_spill(segment.spill(c), segment.spill_shape(c), extracted)});
+    }
     auto trace = ctf::TraceWriter::create(directory, preamble_of(segment));
     if (!trace) return tl::unexpected(trace.error());
     // After the events were copied: a class is there before its first event.
@@ -151,8 +164,19 @@ Result<Extracted> snapshot(const Segment& segment, const std::string& directory)
     if (auto ok = add_classes(*trace, segment, known); !ok) return tl::unexpected(ok.error());
     for (const auto& [info, bytes] : packets)
         if (auto ok = write_packet(*trace, info, bytes, extracted); !ok) return tl::unexpected(ok.error());
+    for (std::size_t c = 0; c < spilt.size(); ++c) {
+        SpillStream stream = spill_stream(segment, c);
+        for (const auto& copy : spilt[c].run)
+            if (auto ok = stream.write(*trace, copy, extracted); !ok) return tl::unexpected(ok.error());
+        if (auto ok = stream.finish(*trace, spilt[c].lost, extracted); !ok) return tl::unexpected(ok.error());
+    }
     if (auto ok = trace->finish(); !ok) return tl::unexpected(ok.error());
     return extracted;
+}
+
+Drain::Drain(Segment segment, ctf::TraceWriter trace)
+    : segment_(std::make_unique<Segment>(std::move(segment))), trace_(std::move(trace)) {
+    for (std::size_t c = 0; c < segment_->channels().size(); ++c) spills_.push_back(spill_stream(*segment_, c));
 }
 
 Result<Drain> Drain::begin(Segment segment, const std::string& directory) {
@@ -186,8 +210,35 @@ Result<Extracted> Drain::run() {
             }
             extracted.broken += took == core::Took::broken;
         }
+        if (auto ok = run_spill(c, extracted); !ok) return tl::unexpected(ok.error());
     }
     return extracted;
+}
+
+Result<void> Drain::run_spill(std::size_t channel, Extracted& extracted) {
+    const core::Shape& shape = segment_->channels()[channel].shape;
+    core::u8* lane = segment_->spill(channel);
+    core::u32 index = 0;
+    for (core::u32 n = 0; n < shape.slots && core::next_to_drain(lane, segment_->spill_shape(channel), index); ++n) {
+        const auto copy = copy_spill(lane, segment_->spill_shape(channel), index, extracted);
+        if (!copy) continue;  // overwritten meanwhile: another is the oldest now
+        if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return ok;
+        if (auto ok = spills_[channel].write(trace_, *copy, extracted); !ok) return ok;
+        core::spill_drained(lane, index, copy->state.number(), shape.mode);
+    }
+    return {};
+}
+
+Result<void> Drain::finish_spill(std::size_t channel, Extracted& extracted) {
+    const core::u8* lane = segment_->spill(channel);
+    const std::uint64_t lost = core::spill_lost_of(lane);
+    const core::u32 drained = core::spill_drained_of(lane);
+    for (const auto& copy : copy_spill(lane, segment_->spill_shape(channel), extracted)) {
+        if (drained != 0 && core::spill_distance(copy.state.number(), drained) <= 0) continue;
+        if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return ok;
+        if (auto ok = spills_[channel].write(trace_, copy, extracted); !ok) return ok;
+    }
+    return spills_[channel].finish(trace_, lost, extracted);
 }
 
 Result<Extracted> Drain::finish() {
@@ -202,6 +253,7 @@ Result<Extracted> Drain::finish() {
                     return tl::unexpected(ok.error());
             }
         }
+        if (auto ok = finish_spill(c, *extracted); !ok) return tl::unexpected(ok.error());
     }
     if (auto ok = trace_.finish(); !ok) return tl::unexpected(ok.error());
     return extracted;

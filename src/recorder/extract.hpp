@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "ctf/trace_writer.hpp"
 #include "recorder/segment.hpp"
+#include "recorder/spill.hpp"
 
 namespace cloister::recorder {
 
@@ -23,8 +24,9 @@ struct Extracted {
     std::uint64_t broken = 0;  // lanes whose words cannot be (a hostile or dying peer); left out from there on
 };
 
-// Copies what is in all lanes now into a trace: one unbroken run of sub-buffers for each lane that ends with what was
-// committed when its turn came. Writers run on; nothing in the segment is changed. Errors: those of the trace writer.
+// Copies what is in all lanes now into a trace, spill lanes included: one unbroken run of sub-buffers for each that
+// ends with what was committed when its turn came. Writers run on; nothing in the segment is changed. Errors: those of
+// the trace writer.
 [[nodiscard]] Result<Extracted> snapshot(const Segment& segment, const std::string& directory);
 
 // Takes full sub-buffers away as they come and writes them to a trace. One at a time for each segment: a lock on the
@@ -41,12 +43,14 @@ public:
     [[nodiscard]] Result<Extracted> finish();
 
 private:
-    explicit Drain(Segment segment, ctf::TraceWriter trace)
-        : segment_(std::make_unique<Segment>(std::move(segment))), trace_(std::move(trace)) {}
+    explicit Drain(Segment segment, ctf::TraceWriter trace);
+    [[nodiscard]] Result<void> run_spill(std::size_t channel, Extracted& extracted);
+    [[nodiscard]] Result<void> finish_spill(std::size_t channel, Extracted& extracted);
 
     std::unique_ptr<Segment> segment_;
     ctf::TraceWriter trace_;
-    std::size_t classes_ = 0;  // bytes of their records that are in the trace already
+    std::vector<SpillStream> spills_;  // of each channel
+    std::size_t classes_ = 0;          // bytes of their records that are in the trace already
 };
 
 }  // namespace cloister::recorder

@@ -16,6 +16,8 @@
 #include "ctf/fragments.hpp"
 #include "ctf/metadata_text.hpp"
 
+#include "recorder/vfork.hpp"
+
 namespace cloister::recorder {
 namespace {
 
@@ -41,11 +43,6 @@ core::Authorship next_authorship() {
 }
 
 Result<std::unique_ptr<Recorder>> Recorder::create(const SegmentOptions& options, std::vector<std::string>* notices) {
-    if (__rseq_size == 0)
-        return fail({.what = "cannot record",
-                     .needs = "restartable sequences: Linux 4.18, glibc 2.35, and rseq not turned off",
-                     .found = "the C library has not registered this process for rseq(2)",
-                     .set = "leave glibc.pthread.rseq out of GLIBC_TUNABLES"});
     auto segment = Segment::create(options, notices);
     if (!segment) return tl::unexpected(segment.error());
     std::unique_ptr<Recorder> out(new Recorder(std::move(*segment)));
@@ -57,6 +54,7 @@ Result<std::unique_ptr<Recorder>> Recorder::create(const SegmentOptions& options
 
     rename_author();
     cloister_rseq_offset = __rseq_offset;
+    protect_vfork(__rseq_offset);
     cloister_populate_lane = populate_lane;
     bool placed = false;
     for (auto& place : recorders) {
@@ -72,7 +70,7 @@ Result<std::unique_ptr<Recorder>> Recorder::create(const SegmentOptions& options
     for (std::size_t i = 0; i < out->segment_.channels().size(); ++i) {
         const auto& channel = out->segment_.channels()[i];
         out->views_[i] = core::view_of(channel.shape, reinterpret_cast<core::u64>(out->segment_.lane(i, 0)),
-                                       channel.stride, out->segment_.cpus());
+                                       channel.stride, out->segment_.cpus(), true);
     }
     for (std::uint32_t i = 0; i < out->segment_.channels().size(); ++i)
         if (auto ok = out->declare(i, core::kFragmentId, ctf::event_text(ctf::fragment_class(i))); !ok)

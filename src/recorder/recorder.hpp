@@ -14,7 +14,7 @@ namespace cloister::recorder {
 
 class Recorder {
 public:
-    // Errors: those of Segment::create, and a C library without rseq.
+    // Errors: those of Segment::create.
     [[nodiscard]] static Result<std::unique_ptr<Recorder>> create(const SegmentOptions& options,
                                                                   std::vector<std::string>* notices = nullptr);
     Recorder(const Recorder&) = delete;

@@ -159,12 +159,13 @@ Result<Segment> Segment::create(const SegmentOptions& options, std::vector<std::
         channel.mode = static_cast<std::uint32_t>(from.shape.mode);
         channel.lanes = 0;
         channel.stride = round_up(from.shape.bytes(), page);
-        if (__builtin_mul_overflow(channel.stride, header.cpus, &channel.lanes) ||
+        const std::uint32_t lanes = header.cpus + 1;  // the spill lane too
+        if (__builtin_mul_overflow(channel.stride, lanes, &channel.lanes) ||
             __builtin_add_overflow(at, channel.lanes, &at) || at > (1ULL << 46))
             return fail({.what = "cannot make a segment of these channels",
                          .needs = "less than 64 TiB in all",
                          .found = "more"});
-        channel.lanes = at - channel.stride * header.cpus;
+        channel.lanes = at - channel.stride * lanes;
     }
     header.bytes = at;
     out.bytes_ = header.bytes;
@@ -177,7 +178,7 @@ Result<Segment> Segment::create(const SegmentOptions& options, std::vector<std::
     // The header, the classes, and of each lane what its words need; sub-buffers have memory when they are used.
     bool room = populate(out.fd_.get(), 0, kClasses + kClassesCapacity);
     for (std::size_t i = 0; i < header.channels && room; ++i)
-        for (std::uint32_t cpu = 0; cpu < header.cpus && room; ++cpu)
+        for (std::uint32_t cpu = 0; cpu <= header.cpus && room; ++cpu)
             room = populate(out.fd_.get(), header.channel[i].lanes + header.channel[i].stride * cpu,
                             options.channels[i].shape.buffer(0));
     if (!room && page == kHuge) {
@@ -290,11 +291,11 @@ Result<void> Segment::check() {
                          fmt::format("{} of {} bytes, mode {}", from.slots, from.size, from.mode));
         std::uint64_t bytes = 0, end = 0;
         if (from.stride < channel.shape.bytes() || from.stride % core::kPage || from.lanes % core::kPage ||
-            __builtin_mul_overflow(from.stride, header.cpus, &bytes) ||
+            __builtin_mul_overflow(from.stride, header.cpus + 1, &bytes) ||
             __builtin_add_overflow(from.lanes, bytes, &end) || end > bytes_ || from.lanes < kClasses + kClassesCapacity)
-            return wrong(
-                "channel lanes", offset, "lanes inside of the file",
-                fmt::format("{} lanes of {} bytes at {}, in {} bytes", header.cpus, from.stride, from.lanes, bytes_));
+            return wrong("channel lanes", offset, "lanes inside of the file",
+                         fmt::format("{} lanes of {} bytes at {}, in {} bytes", header.cpus + 1, from.stride,
+                                     from.lanes, bytes_));
         channels.push_back(std::move(channel));
     }
     cpus_ = header.cpus;

@@ -14,6 +14,7 @@
 
 #include "base/error.hpp"
 #include "cloister/core/lane.hpp"
+#include "cloister/core/spill.hpp"
 #include "system/perf.hpp"
 
 namespace cloister::recorder {
@@ -32,13 +33,13 @@ struct SegmentOptions {
 // ---- The file's first bytes, as they lie there ----
 
 inline constexpr std::uint64_t kSegmentMagic = 0x7265747369'6f6c63;  // "cloister"
-inline constexpr std::uint32_t kSegmentVersion = 1, kMostChannels = 16;
+inline constexpr std::uint32_t kSegmentVersion = 2, kMostChannels = 16;
 inline constexpr std::uint64_t kClassesCapacity = 256U << 10;
 
 struct ChannelHeader {
     char name[32];
     std::uint32_t slots, size, mode, reserved;
-    std::uint64_t lanes, stride;  // offset of lane 0; from one to the next
+    std::uint64_t lanes, stride;  // offset of lane 0; from one to the next, and to the spill lane behind the last
 };
 
 // The TSC and two clocks read together, so that its frequency and its place in time are known.
@@ -71,9 +72,9 @@ struct ClassRecord {
 
 class Segment {
 public:
-    // Makes one with room for every possible CPU; only what is needed at once has memory behind it. Mode 0600, sealed
-    // against shrinking where the file can be. `notices`: what could not be had and was done without. Errors: no room,
-    // bad options, a path that exists.
+    // Makes one with room for every possible CPU and for threads without one; only what is needed at once has memory
+    // behind it. Mode 0600, sealed against shrinking where the file can be. `notices`: what could not be had and was
+    // done without. Errors: no room, bad options, a path that exists.
     [[nodiscard]] static Result<Segment> create(const SegmentOptions& options,
                                                 std::vector<std::string>* notices = nullptr);
 
@@ -97,6 +98,11 @@ public:
     // The memory of a lane. channel < channels().size(), cpu < cpus().
     [[nodiscard]] core::u8* lane(std::size_t channel, std::uint32_t cpu) const {
         return base_ + channels_[channel].lanes + channels_[channel].stride * cpu;
+    }
+    // The memory of a channel's spill lane (core/spill.hpp), and what it is like.
+    [[nodiscard]] core::u8* spill(std::size_t channel) const { return lane(channel, cpus_); }
+    [[nodiscard]] core::SpillShape spill_shape(std::size_t channel) const {
+        return {channels_[channel].shape.slots, channels_[channel].shape.size};
     }
     [[nodiscard]] const SegmentHeader& header() const { return *reinterpret_cast<const SegmentHeader*>(base_); }
     [[nodiscard]] const system::Fd& fd() const { return fd_; }

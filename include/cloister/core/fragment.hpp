@@ -3,8 +3,8 @@
 // A lane takes an event of at most Shape::largest() at a time, so that its sequence copies a bounded amount. A larger
 // one is written as fragments, each an event of its own, of the reserved class `cloister:fragment`. Between two of them
 // anything may happen: other events, further fragmented events of signal handlers, a change of CPU. Readers put them
-// together again (src/ctf/fragments.hpp). This header is the specification, staged_event.hpp and src/core/staged_event.cpp are
-// the code; lane.hpp specifies what lies below.
+// together again (src/ctf/fragments.hpp). This header is the specification, staged_event.hpp and
+// src/core/staged_event.cpp are the code; lane.hpp specifies what lies below.
 //
 //
 // ROLES

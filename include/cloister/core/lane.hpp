@@ -54,8 +54,9 @@
 //       (fragment.hpp), of which what is lost is the whole's loss.
 //   L4  A writer that is killed loses the event whose sequence it had not finished, and nothing else. A claim that it
 //       made is the lane's: the next writer goes on with it.
-//   L5  Events of threads without rseq and of children of fork, before they have a segment of their own: refused
-//       (Wrote::no_lane), and counted by the caller.
+//   L5  Events of children of fork, before they have a segment of their own: refused (Wrote::no_lane), and counted by
+//       the caller. Threads without rseq (children of vfork too, see recorder/vfork.hpp) write to the channel's spill
+//       lane, which is another structure with its own, weaker guarantees: spill.hpp.
 //
 //
 // GUARANTEES
@@ -112,6 +113,7 @@
 //               compare-and-swap slot from w to {k, 0, w.descriptor}; failed -> again    W7
 //             a sequence: cpu, active == a, close the old, fill in the new, active       W8
 //             again; after kMostRounds without progress the lane is broken: Wrote::no_lane
+//     cpu >= view.cpus: spill.hpp
 //
 //   snapshot(slot i):                                                           R1..R5
 //     w = slot[i]; l = lost; a = active; w.k == 0 or w.k > a.k or w.taken -> nothing here
@@ -248,12 +250,13 @@ struct alignas(kLine) View {
     u32 slots = 0;      // N
     u32 mode = 0;
     u64 slot0 = 0;  // Shape::slot(0)
-    u64 reserved = 0;
+    u64 spill = 0;  // address of the spill lane, which lies behind the last lane; 0: none
 };
 static_assert(sizeof(View) == kLine);
 
-// The view of a channel of `cpus` lanes whose first is mapped at `lanes`, each `stride` bytes after the other.
-[[nodiscard]] constexpr View view_of(const Shape& shape, u64 lanes, u64 stride, u32 cpus) {
+// The view of a channel of `cpus` lanes whose first is mapped at `lanes`, each `stride` bytes after the other, with or
+// without a spill lane behind them.
+[[nodiscard]] constexpr View view_of(const Shape& shape, u64 lanes, u64 stride, u32 cpus, bool spills = false) {
     return {.cpus = cpus,
             .descs = shape.descriptors(),
             .lanes = lanes,
@@ -262,7 +265,8 @@ static_assert(sizeof(View) == kLine);
             .size = shape.size,
             .slots = shape.slots,
             .mode = static_cast<u32>(shape.mode),
-            .slot0 = shape.slot(0)};
+            .slot0 = shape.slot(0),
+            .spill = spills ? lanes + stride * cpus : 0};
 }
 
 }  // namespace cloister::core

@@ -13,8 +13,8 @@
 // From the thread pointer to the thread's struct rseq: set once, before any View has CPUs.
 extern "C" {
 [[gnu::visibility("hidden")]] extern std::ptrdiff_t cloister_rseq_offset;
-// Makes room behind a lane that is about to be used for the first time: false if there is none. Async-signal-safe.
-// Null: all lanes have it.
+// Makes room behind a lane that is about to be used for the first time (`cpu` == View::cpus: the spill lane): false if
+// there is none. Async-signal-safe. Null: all lanes have it.
 [[gnu::visibility("hidden")]] extern bool (*cloister_populate_lane)(const cloister::core::View& view,
                                                                     cloister::core::u32 cpu);
 }
@@ -105,14 +105,18 @@ namespace cloister::core {
 
 enum class Wrote : u8 {
     done,
-    dropped,  // discard mode, no room: counted in the lane
+    dropped,  // no room (of a lane: in discard mode only): counted in the lane
     too_big,  // more than Shape::largest(): the caller splits it
-    no_lane,  // this thread has no CPU of its own (no rseq, a child of fork), the lane is broken, or it has no memory
+    no_lane,  // a child of fork, no rseq and no spill lane either, the lane is broken, or it has no memory
 };
 
-// Everything that is not the fast path: opens sub-buffers, writes long headers, counts drops. `payload` must not fault.
-// Async-signal-safe; waits for nobody.
+// Everything that is not the fast path: opens sub-buffers, writes long headers, counts drops, and has threads without
+// rseq write to the spill lane. `payload` must not fault. Async-signal-safe; waits for nobody.
 [[nodiscard]] Wrote write_slow(const View& view, u32 id, const void* payload, u32 bytes);
+
+// To the spill lane, from any thread (spill.hpp). The same holds for `payload`, and for the bytes that follow it up to
+// a multiple of 4.
+[[nodiscard]] Wrote write_spill(const View& view, u32 id, const void* payload, u32 bytes);
 
 inline constexpr u32 padded(u32 bytes) { return (bytes + 3) & ~3U; }
 
