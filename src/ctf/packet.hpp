@@ -31,7 +31,8 @@ inline constexpr std::size_t kPacketHeaderSize = 84;
 inline constexpr std::size_t kEventAlign = 4;
 inline constexpr std::uint32_t kExtendedId = 31;
 inline constexpr unsigned kCompactTimeBits = 27;
-// What cpu_id is in a stream of threads that have no CPU of their own: what rseq(2) says to one that has not registered.
+// What cpu_id is in a stream of threads that have no CPU of their own: what rseq(2) says to one that has not
+// registered.
 inline constexpr std::uint32_t kNoCpu = UINT32_MAX;
 
 struct PacketInfo {

@@ -21,9 +21,9 @@ void append_text(std::string& out, std::span<const Value> values);
 void append_json(std::string& out, std::span<const Value> values);
 void append_json(std::string& out, std::string_view text);  // a string, quotes included
 
-// What is missing of an incomplete event: `incomplete: 3 of 7 fragments`, `incomplete: 3 fragments, the last is missing`,
-// `incomplete: 3 fragments, then abandoned`; {"fragments":3,"of":7,"abandoned":false,"bytes":12288}, with "of" null where
-// the last is missing.
+// What is missing of an incomplete event: `incomplete: 3 of 7 fragments`, `incomplete: 3 fragments, the last is
+// missing`, `incomplete: 3 fragments, then abandoned`; {"fragments":3,"of":7,"abandoned":false,"bytes":12288}, with
+// "of" null where the last is missing.
 void append_text(std::string& out, const JoinedEvent& incomplete);
 void append_json(std::string& out, const JoinedEvent& incomplete);
 

@@ -1,6 +1,6 @@
 // The core without a C library: no startup files, no allocation, its own thread pointer and its own registration for
-// rseq(2). Writes events across several laps, then one that takes two fragments; reads them back in place, and exits with
-// 0 if they are what was written.
+// rseq(2). Writes events across several laps, then one that takes two fragments; reads them back in place, and exits
+// with 0 if they are what was written.
 #include "cloister/core/lane_reader.hpp"
 #include "cloister/core/lane_writer.hpp"
 #include "cloister/core/staged_event.hpp"

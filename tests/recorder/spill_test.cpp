@@ -328,8 +328,8 @@ TEST(Processes, ThreadsThatEndLeaveNothingBehind) {
     EXPECT_EQ(found.lost, 0U);
 }
 
-// What an allocator with slabs for each CPU does: it has sequences of its own in the same rseq area, and keeps a pointer
-// in cpu_id_start, which the kernel overwrites when the thread moves. True if its sequence ran to the end.
+// What an allocator with slabs for each CPU does: it has sequences of its own in the same rseq area, and keeps a
+// pointer in cpu_id_start, which the kernel overwrites when the thread moves. True if its sequence ran to the end.
 [[gnu::noinline]] bool allocate(std::uint64_t& slab) {
     asm goto(CLOISTER_RSEQ_BEGIN
              "movl $0xdeadbeef, %%fs:(%[rseq])\n"  // cpu_id_start

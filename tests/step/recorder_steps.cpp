@@ -6,7 +6,8 @@
 // once in half of the runs, so that the way from there is. Instructions that stepping does not come to in reasonable
 // time (after many rounds) are interrupted by a breakpoint.
 //
-// Exit status: 0 all is right and every instruction was reached; 1 something is wrong; 2 an instruction was not reached.
+// Exit status: 0 all is right and every instruction was reached; 1 something is wrong; 2 an instruction was not
+// reached.
 #include <fcntl.h>
 #include <sched.h>
 #include <unistd.h>

@@ -55,7 +55,8 @@ enum class AtSequences {
 void step_through(const std::vector<Code>& where, AtSequences sequences, const std::function<void(Address)>& then,
                   const std::function<void()>& code);
 
-// From `then` of interrupt_at(): one more breakpoint, at `at`, for the way on. Whether it was reached is what interrupt_at() returns.
+// From `then` of interrupt_at(): one more breakpoint, at `at`, for the way on. Whether it was reached is what
+// interrupt_at() returns.
 void then_at(Address at, const std::function<void()>& then);
 
 }  // namespace cloister::step

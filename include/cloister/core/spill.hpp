@@ -30,9 +30,9 @@
 // distances). Which one gets a number is decided when it is opened: the next in the ring that nobody holds. `writers`
 // is how many events are reserved there and not committed. Zero bytes are a valid empty spill lane.
 //
-// An event takes whole cells, one after the other. A cell is a word {sequence number : 32, cells : 16, kind : 16} and 56
-// bytes of data. Kind 1: the first cell of an event that is committed, `cells` of them; kind 2: a further one. The data
-// of all of them together is {TSC : 64; `lost` at that time : 64; id : 32; bytes : 32}, then the payload.
+// An event takes whole cells, one after the other. A cell is a word {sequence number : 32, cells : 16, kind : 16} and
+// 56 bytes of data. Kind 1: the first cell of an event that is committed, `cells` of them; kind 2: a further one. The
+// data of all of them together is {TSC : 64; `lost` at that time : 64; id : 32; bytes : 32}, then the payload.
 //
 //
 // WHAT CAN BE LOST, AND HOW IT IS COUNTED
@@ -123,7 +123,8 @@
 //   O1  close, state       compare-and-swap  acq_rel  S4          time goes down (B)
 //   O2  open, state        load              acquire  S6 T4       the drain still reads what is given away
 //   O3  open, state        compare-and-swap  acq_rel  S6 T3       new bytes are seen before the new number, in a copy
-//   O4  open, active       compare-and-swap  acq_rel  S1          a number is seen, and the sub-buffer still has another
+//   O4  open, active       compare-and-swap  acq_rel  S1          a number is seen, and the sub-buffer still has
+// another
 //   T1  snapshot, state    load              acquire  S4          cells that are reserved are not looked at
 //   T2  snapshot, cell     load              acquire  S5          bytes that are not there yet
 //   T3  snapshot, state    fence, load       acquire  S4 O3       bytes of another number in the copy

@@ -1,7 +1,7 @@
 // Reading spill lanes in place, while their writers run on. spill.hpp is the specification.
 //
-// Freestanding, no allocation, and never waits for a writer. What is in the lane is not trusted: every count found there
-// is compared with the shape before it is used, and events are taken from a copy, which nobody changes.
+// Freestanding, no allocation, and never waits for a writer. What is in the lane is not trusted: every count found
+// there is compared with the shape before it is used, and events are taken from a copy, which nobody changes.
 #pragma once
 
 #include "cloister/core/lane_reader.hpp"
