@@ -7,6 +7,7 @@ include(CMakePackageConfigHelpers)
 
 install(TARGETS cloister cloister_trace cloister_trace_library cloister_record EXPORT cloister
   RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS cloister_preload LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/cloister)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/cloister DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT cloister NAMESPACE cloister:: FILE cloisterTargets.cmake DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/cloister)
 

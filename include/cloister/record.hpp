@@ -41,8 +41,8 @@ Outcome start(const Options& options = {});
 // Maps and locks the memory of a CPU's lane, so that no event there ever waits for memory: for the CPU of a task that
 // must not be delayed, before it begins. Otherwise memory comes with the first event on a CPU, which takes some 100 us.
 Outcome prepare(int cpu);
-// After libraries with tracepoints were loaded while it records: their events are counted in Losses::unknown until
-// then.
+// Declares the classes of libraries that were loaded while it records and could not be declared then: the error says
+// why. Their events are counted in Losses::unknown.
 Outcome refresh();
 // What is in the segment now, as a trace (CTF 1.8) in a new or empty directory. Writers run on.
 Outcome snapshot(const std::string& directory);
@@ -51,7 +51,7 @@ void stop();
 
 struct Losses {
     std::uint64_t refused = 0;  // no memory, a child of fork before it has a recording of its own
-    std::uint64_t unknown = 0;  // of classes that refresh() has not seen
+    std::uint64_t unknown = 0;  // of classes that could not be declared: see refresh()
 };
 // Of this recording. What was dropped or overwritten for want of room stands in the trace. Async-signal-safe.
 [[nodiscard]] Losses losses();

@@ -140,6 +140,13 @@ int cloister_trace_enable(const char* glob, int level, const char* filter, char*
 /* The opposite. Once it has returned, no thread enters the code out of line of these classes. */
 int cloister_trace_disable(const char* glob, char* error, size_t size);
 
+/* The same on behalf of somebody other than the program, a tracer that comes and goes: `entries` are GLOB[@LEVEL][ if
+ * FILTER], separated by ";". Either all are turned on, or none. `owner` is any number but 0. Returns the number of
+ * classes that match now. */
+int cloister_trace_enable_for(int owner, const char* entries, char* error, size_t size);
+/* Takes back what was turned on for this owner: what the program itself has turned on stays on. */
+int cloister_trace_release(int owner, char* error, size_t size);
+
 /* Adds a probe to all classes that match the glob, now and later. `tracer` in [0, 63] names the tracer for the
  * recursion word: an event that happens while that tracer's probe runs, in the same context, is not shown to that
  * tracer (see src/tracepoint/context.hpp). Returns the probe's id, or a negative number: tracer out of range. */
@@ -153,6 +160,15 @@ int cloister_trace_synchronize(char* error, size_t size);
 /* Calls visit for each class of each registered module until it returns non-zero, and returns that. The runtime's lock
  * is held: visit calls no other function of the runtime. */
 int cloister_trace_classes(int (*visit)(void* data, const struct cloister_class* event_class), void* data);
+
+/* Calls announce for each class of each module that is loaded from now on, before an event of it can reach a probe.
+ * The runtime's lock is held, as in cloister_trace_classes. Returns an id for the second. */
+typedef void (*cloister_listener)(void* data, const struct cloister_class* event_class);
+int cloister_trace_listen(cloister_listener announce, void* data);
+void cloister_trace_stop_listening(int id);
+
+/* What went wrong while modules were loaded (cloister::trace::load_errors), as far as it fits. Returns its length. */
+size_t cloister_trace_load_errors(char* text, size_t size);
 
 /* What did not reach a probe, since the start of the process. Async-signal-safe. */
 struct cloister_losses {

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "base/control_thread.hpp"
 #include "breach/kernel_names.hpp"
 
 namespace cloister::breach {
@@ -75,11 +76,14 @@ const std::string& Namer::function(std::uint64_t address) {
 
 Party Namer::party(const cl_record& record, int cpu, StackPtr stack) const {
     const bool interrupt = (record.flags & CL_BY_INTERRUPT) != 0;
+    std::string comm = interrupt ? "" : comm_of(record);
+    // The recorder's thread in a program makes tracepoints what `cloister record` asks for: its barriers are IPIs.
+    const bool observer = (record.flags & CL_BY_OBSERVER) != 0 || comm == kControlThread;
     return {.cpu = cpu,
             .tid = interrupt ? 0 : record.who_tid,
             .tgid = interrupt ? 0 : record.who_tgid,
-            .comm = interrupt ? "" : comm_of(record),
-            .observer = (record.flags & CL_BY_OBSERVER) != 0,
+            .comm = std::move(comm),
+            .observer = observer,
             .site = record.site,
             .stack = stack ? std::move(stack) : stacks_.of_site(record.site),
             .interrupt = interrupt};

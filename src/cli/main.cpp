@@ -49,7 +49,8 @@ int main(int argc, char** argv) {
     add("watch", "Watch a CPU as it is with a built-in spinning task, or a task that runs there", cli::add_watch);
     add("check", "Audit how well a CPU is kept, and mend what can be mended", cli::add_check);
     add("explain", "What a cause of breaches or a setting is, and what to do about it", cli::add_explain);
-    add("record", "Write what a program records into a trace, as it comes", cli::add_record);
+    add("record", "Write what a program records into a trace, as it comes",
+        [&tail](CLI::App& command) { return cli::add_record(command, tail); });
     add("snapshot", "Copy what a program has recorded into a trace, while it runs or after its end", cli::add_snapshot);
     add("view", "Show the events of a trace (CTF 1.8), of cloister or another tracer", cli::add_view);
 

@@ -1,7 +1,6 @@
 // cloister run [options] -- CMD ARGS...
 #include <fmt/format.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <cstring>
 #include <set>
 
+#include "cli/child.hpp"
 #include "cli/commands.hpp"
 #include "cli/watching.hpp"
 #include "system/launch.hpp"
@@ -38,40 +38,15 @@ std::uint64_t ns_of(const timeval& t) {
     return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_usec) * 1'000;
 }
 
-// The command, from its start to its wait status.
-class Child {
-public:
-    explicit Child(pid_t pid) : pid_(pid) {}
-
-    // Reaps it if it has ended.
-    bool ended(int flags = WNOHANG) {
-        if (ended_) return true;
-        rusage used{};
-        pid_t got = 0;
-        do got = wait4(pid_, &status_, flags, &used);
-        while (got < 0 && errno == EINTR);
-        if (got != pid_) return false;
-        ended_ = true;
-        usage_ = {.voluntary = static_cast<std::uint64_t>(used.ru_nvcsw),
-                  .involuntary = static_cast<std::uint64_t>(used.ru_nivcsw),
-                  .minor_faults = static_cast<std::uint64_t>(used.ru_minflt),
-                  .major_faults = static_cast<std::uint64_t>(used.ru_majflt),
-                  .user_ns = ns_of(used.ru_utime),
-                  .system_ns = ns_of(used.ru_stime)};
-        return true;
-    }
-    [[nodiscard]] std::optional<breach::Session::Usage> usage() const {
-        return ended_ ? std::optional(usage_) : std::nullopt;
-    }
-    [[nodiscard]] int status() const { return status_; }
-    [[nodiscard]] pid_t pid() const { return pid_; }
-
-private:
-    pid_t pid_;
-    bool ended_ = false;
-    int status_ = 0;
-    breach::Session::Usage usage_;
-};
+breach::Session::Usage usage_of(const Child& child) {
+    const rusage& used = child.usage();
+    return {.voluntary = static_cast<std::uint64_t>(used.ru_nvcsw),
+            .involuntary = static_cast<std::uint64_t>(used.ru_nivcsw),
+            .minor_faults = static_cast<std::uint64_t>(used.ru_minflt),
+            .major_faults = static_cast<std::uint64_t>(used.ru_majflt),
+            .user_ns = ns_of(used.ru_utime),
+            .system_ns = ns_of(used.ru_stime)};
+}
 
 // Processes that the command started and that outlive it.
 std::vector<breach::Notice> left_behind(const std::vector<breach::ThreadCounts>& threads, pid_t command) {
@@ -147,7 +122,8 @@ int run(const RunOptions& options) {
 
     std::vector<breach::Notice> more;
     if (child.ended()) more = left_behind(session.threads(), child.pid());
-    const auto violations = watching.finish(child.usage(), more);
+    const auto usage = child.ended() ? std::optional(usage_of(child)) : std::nullopt;
+    const auto violations = watching.finish(usage, more);
     if (auto ok = watching.output().flush(); !ok) return failed(ok.error());
     const std::string why_ended = session.why_ended();
     watching.disarm();
@@ -161,10 +137,7 @@ int run(const RunOptions& options) {
         }
     }
     const int status = child.status();
-    const std::string ending = WIFSIGNALED(status)
-                                   ? fmt::format("killed by signal {} ({}){}", WTERMSIG(status),
-                                                 strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped" : "")
-                                   : fmt::format("exit status {}", WEXITSTATUS(status));
+    const std::string ending = ending_of(status);
     if (!violations.empty()) {
         std::fprintf(stderr, "cloister: budget exceeded; the command itself: %s\n", ending.c_str());
         return kBudgetExceeded;
@@ -173,43 +146,32 @@ int run(const RunOptions& options) {
         return failed({.what = "the watch ended early; the command itself: " + ending,
                        .needs = fmt::format("cpu {} for the whole watch", watching.cpu()),
                        .found = why_ended});
-    if (WIFSIGNALED(status)) {
-        std::fprintf(stderr, "cloister: the command was %s\n", ending.c_str());
-        std::fflush(stdout);
-        system::reproduce_signal(WTERMSIG(status));
-    }
-    return system::exit_code(status);
+    return end_like(status);
 }
 
 }  // namespace
 
 Action add_run(CLI::App& parser, std::vector<std::string> tail) {
     auto options = std::make_shared<RunOptions>();
-    auto formatter = std::make_shared<CLI::Formatter>();
-    formatter->column_width(34);
-    formatter->label("OPTIONS", "OPTIONS] -- [CMD ARGS...");  // becomes "[OPTIONS] -- [CMD ARGS...]"
-    parser.formatter(std::move(formatter));
+    add_command(parser);
+    parser.prefix_command();
     parser.add_option("-c,--cpu", options->cpu, "The CPU for the command (default: an isolated one, else the last)")
         ->type_name("CPU")
         ->check(CLI::NonNegativeNumber);
     parser.add_option("--after", options->after, "Begin to watch this long after the command has started")
         ->type_name("TIME");
     add_options(parser, *options);
-    parser.prefix_command();
     parser.footer(
         "Exit status: the command's own; 124 budget exceeded, 125 cloister failed, 126 cannot execute, "
         "127 not found.");
-    options->command = std::move(tail);
-    return [options, &parser] {
+    return [options, &parser, tail = std::move(tail)] {
         // Without "--", the command begins at the first word that is no option.
         const auto words = parser.remaining();
         if (!words.empty() && words.front().starts_with('-'))
             return failed({.what = "unknown option " + words.front(),
                            .needs = "one that cloister run --help lists; those of the command come after its name",
                            .found = words.front()});
-        options->command.insert(options->command.begin(), words.begin(), words.end());
-        if (!options->command.empty() && options->command.front() == "--")
-            options->command.erase(options->command.begin());
+        options->command = command_of(parser, tail);
         return run(*options);
     };
 }

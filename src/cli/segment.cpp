@@ -4,14 +4,16 @@
 
 namespace cloister::cli {
 
-void add_options(CLI::App& parser, SegmentOptions& options) {
+void add_source(CLI::App& parser, SegmentOptions& options) {
     parser.add_option("FILE", options.file, "The segment's file, also of a program that has ended")->type_name("");
     parser.add_option("--pid", options.pid, "The segment of this process")
         ->type_name("PID")
         ->check(CLI::PositiveNumber);
-    parser.add_option("-o,--output", options.directory, "Where the trace goes: a new or empty directory")
-        ->type_name("DIR")
-        ->required();
+}
+
+CLI::Option* add_output(CLI::App& parser, SegmentOptions& options) {
+    return parser.add_option("-o,--output", options.directory, "Where the trace goes: a new or empty directory")
+        ->type_name("DIR");
 }
 
 Result<recorder::Segment> open_segment(const SegmentOptions& options, recorder::Segment::Access access) {

@@ -15,7 +15,9 @@ struct SegmentOptions {
     std::string file, directory;
 };
 
-void add_options(CLI::App& parser, SegmentOptions& options);
+// --pid and FILE; and -o.
+void add_source(CLI::App& parser, SegmentOptions& options);
+CLI::Option* add_output(CLI::App& parser, SegmentOptions& options);
 // Errors: both or neither were given, and those of recorder::Segment. A file that is cut from here on ends the command.
 [[nodiscard]] Result<recorder::Segment> open_segment(const SegmentOptions& options, recorder::Segment::Access access);
 

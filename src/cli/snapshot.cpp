@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "cli/commands.hpp"
+#include "cli/progress.hpp"
 #include "cli/segment.hpp"
 #include "recorder/extract.hpp"
 
@@ -20,7 +21,11 @@ int failed(const Error& error) {
 int snapshot(const SegmentOptions& options) {
     const auto segment = open_segment(options, recorder::Segment::Access::read);
     if (!segment) return failed(segment.error());
-    const auto done = recorder::snapshot(*segment, options.directory);
+    Progress progress;
+    const auto done = recorder::snapshot(*segment, options.directory, [&](std::size_t written, std::size_t all) {
+        if (progress.due()) progress.show(fmt::format("writing packet {} of {}", written, all));
+    });
+    progress.clear();
     if (!done) return failed(done.error());
 
     fmt::print("{}: {} packets, {} bytes of events\n", options.directory, done->packets, done->bytes);
@@ -38,7 +43,8 @@ int snapshot(const SegmentOptions& options) {
 
 Action add_snapshot(CLI::App& parser) {
     auto options = std::make_shared<SegmentOptions>();
-    add_options(parser, *options);
+    add_source(parser, *options);
+    add_output(parser, *options)->required();
     parser.footer("The program that records runs on, and is not disturbed. Exit status: 0; 2 error.");
     return [options] { return snapshot(*options); };
 }

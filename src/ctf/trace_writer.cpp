@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -49,6 +50,17 @@ Result<void> make_empty(const std::string& directory) {
 
 }  // namespace
 
+system::Fd lock_as_writer(const std::string& directory) {
+    system::Fd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (fd) (void)::flock(fd.get(), LOCK_EX | LOCK_NB);
+    return fd;
+}
+
+bool is_being_written(const std::string& directory) {
+    const system::Fd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    return fd && ::flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
 Result<TraceWriter::File> TraceWriter::create_file(std::string path) {
     File file;
     file.path = std::move(path);
@@ -82,6 +94,7 @@ Result<TraceWriter> TraceWriter::create(const std::string& directory, const Prea
     if (auto ok = make_empty(directory); !ok) return fail(ok.error());
     TraceWriter writer;
     writer.directory_ = directory;
+    writer.lock_ = lock_as_writer(directory);
     writer.uuid_ = preamble.uuid;
     for (const auto& channel : preamble.channels) writer.channels_[channel.stream_id] = channel.name;
     auto metadata = create_file(directory + "/metadata");
@@ -178,6 +191,7 @@ Result<void> TraceWriter::finish() {
         for (File* file : {&stream.packets, &stream.index})
             if (auto ok = close(*file); !ok && done) done = ok;
     }
+    lock_ = system::Fd();
     return done;
 }
 

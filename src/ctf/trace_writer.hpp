@@ -18,6 +18,11 @@
 
 namespace cloister::ctf {
 
+// A writer holds a lock (flock(2)) on its directory, which goes with it, however it ends: so a reader that follows it
+// knows when no more will come. Nothing where the file system has no locks.
+[[nodiscard]] system::Fd lock_as_writer(const std::string& directory);
+[[nodiscard]] bool is_being_written(const std::string& directory);
+
 // What was written so far is a whole trace after every call, and readable while it grows: a packet or an event class
 // is in its file wholly or not at all. After an error (ENOSPC and the like) the caller may go on, try again or stop;
 // the packet is not there. Not safe against use by two threads at once.
@@ -57,6 +62,7 @@ private:
     [[nodiscard]] Result<Stream*> stream_of(const PacketInfo& info);
 
     std::string directory_;
+    system::Fd lock_;
     Uuid uuid_{};
     std::map<std::uint32_t, std::string> channels_;             // names by stream id
     std::set<std::pair<std::uint32_t, std::uint32_t>> events_;  // stream id, event id

@@ -11,6 +11,8 @@
 #include <cstring>
 
 #include "cloister/core/lane_reader.hpp"
+#include "ctf/metadata.hpp"
+#include "ctf/metadata_text.hpp"
 #include "system/files.hpp"
 
 namespace cloister::recorder {
@@ -141,7 +143,17 @@ ctf::Preamble preamble_of(const Segment& segment) {
     return out;
 }
 
-Result<Extracted> snapshot(const Segment& segment, const std::string& directory) {
+Result<std::shared_ptr<const ctf::TraceLayout>> layout_of(const Segment& segment) {
+    const auto classes = segment.classes(0);
+    if (!classes) return fail(classes.error());
+    std::string text = ctf::preamble_text(preamble_of(segment));
+    for (const auto& event : *classes) text += event.text;
+    auto metadata = ctf::parse_metadata(text, "the segment's event classes");
+    if (!metadata) return fail(metadata.error());
+    return ctf::TraceLayout::compile(std::move(*metadata), "the segment's event classes");
+}
+
+Result<Extracted> snapshot(const Segment& segment, const std::string& directory, const Told& progress) {
     Extracted extracted;
     std::vector<std::pair<ctf::PacketInfo, std::vector<core::u8>>> packets;
     for (std::size_t c = 0; c < segment.channels().size(); ++c)
@@ -162,8 +174,10 @@ Result<Extracted> snapshot(const Segment& segment, const std::string& directory)
     // After the events were copied: a class is there before its first event.
     std::size_t known = 0;
     if (auto ok = add_classes(*trace, segment, known); !ok) return tl::unexpected(ok.error());
-    for (const auto& [info, bytes] : packets)
+    for (const auto& [info, bytes] : packets) {
         if (auto ok = write_packet(*trace, info, bytes, extracted); !ok) return tl::unexpected(ok.error());
+        if (progress) progress(extracted.packets, packets.size());
+    }
     for (std::size_t c = 0; c < spilt.size(); ++c) {
         SpillStream stream = spill_stream(segment, c);
         for (const auto& copy : spilt[c].run)

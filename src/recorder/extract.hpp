@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "ctf/layout.hpp"
 #include "ctf/trace_writer.hpp"
 #include "recorder/segment.hpp"
 #include "recorder/spill.hpp"
@@ -18,6 +19,9 @@ namespace cloister::recorder {
 // The beginning of a trace of this segment: its clock, its channels, whose it is.
 [[nodiscard]] ctf::Preamble preamble_of(const Segment& segment);
 
+// How its events are read: what the metadata of such a trace says, with the classes that are declared now.
+[[nodiscard]] Result<std::shared_ptr<const ctf::TraceLayout>> layout_of(const Segment& segment);
+
 struct Extracted {
     std::uint64_t packets = 0, bytes = 0;  // of events
     std::uint64_t overwritten = 0;         // sub-buffers that were overwritten while they were copied
@@ -25,9 +29,11 @@ struct Extracted {
 };
 
 // Copies what is in all lanes now into a trace, spill lanes included: one unbroken run of sub-buffers for each that
-// ends with what was committed when its turn came. Writers run on; nothing in the segment is changed. Errors: those of
-// the trace writer.
-[[nodiscard]] Result<Extracted> snapshot(const Segment& segment, const std::string& directory);
+// ends with what was committed when its turn came. Writers run on; nothing in the segment is changed. `progress` is told
+// how many packets of how many have been written. Errors: those of the trace writer.
+using Told = std::function<void(std::size_t done, std::size_t all)>;
+[[nodiscard]] Result<Extracted> snapshot(const Segment& segment, const std::string& directory,
+                                         const Told& progress = {});
 
 // Takes full sub-buffers away as they come and writes them to a trace. One at a time for each segment: a lock on the
 // file sees to that.
@@ -41,6 +47,8 @@ public:
     // The end: what is full and what is still open, and closes the trace. The program may go on, but what it writes
     // into the sub-buffers that were open is not in this trace.
     [[nodiscard]] Result<Extracted> finish();
+
+    [[nodiscard]] const Segment& segment() const { return *segment_; }
 
 private:
     explicit Drain(Segment segment, ctf::TraceWriter trace);

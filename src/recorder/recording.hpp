@@ -16,6 +16,9 @@ struct Target {
     std::uint32_t id = 0;
 };
 
+// The file of its segment, -1 if nothing is recorded. It stays the recording's. Not async-signal-safe.
+[[nodiscard]] int segment_file();
+
 // Where events of a class go; nothing where they are not recorded. Async-signal-safe.
 [[nodiscard]] std::optional<Target> target_of(const cloister_class& event_class);
 

@@ -149,7 +149,7 @@ Result<Segment> Segment::create(const SegmentOptions& options, std::vector<std::
     prctl(PR_GET_NAME, header.comm, 0, 0, 0);
     header.first = header.last = recorder::read_clocks();
     header.classes = kClasses;
-    std::uint64_t at = round_up(kClasses + kClassesCapacity, page);
+    std::uint64_t at = round_up(kControl + kControlBytes, page);
     for (std::size_t i = 0; i < options.channels.size(); ++i) {
         auto& channel = header.channel[i];
         const auto& from = options.channels[i];
@@ -175,8 +175,8 @@ Result<Segment> Segment::create(const SegmentOptions& options, std::vector<std::
         return fail(std::move(error));
     };
     if (ftruncate(out.fd_.get(), static_cast<off_t>(header.bytes)) != 0) return give_up(no_room(out.name_, at, errno));
-    // The header, the classes, and of each lane what its words need; sub-buffers have memory when they are used.
-    bool room = populate(out.fd_.get(), 0, kClasses + kClassesCapacity);
+    // All in front of the lanes, and of each lane what its words need; sub-buffers have memory when they are used.
+    bool room = populate(out.fd_.get(), 0, kControl + kControlBytes);
     for (std::size_t i = 0; i < header.channels && room; ++i)
         for (std::uint32_t cpu = 0; cpu <= header.cpus && room; ++cpu)
             room = populate(out.fd_.get(), header.channel[i].lanes + header.channel[i].stride * cpu,
@@ -221,6 +221,17 @@ Result<Segment> Segment::open(const std::string& path, Access access) {
                      .found = fmt::format("{} bytes", out.bytes_)});
     if (auto ok = out.map(drain); !ok) return tl::unexpected(ok.error());
     if (auto ok = out.check(); !ok) return tl::unexpected(ok.error());
+    return out;
+}
+
+Result<Segment> Segment::adopt(const system::Fd& file, const std::string& name, Access access) {
+    const int seals = fcntl(file.get(), F_GET_SEALS);
+    if (seals < 0 || (seals & F_SEAL_SHRINK) == 0)
+        return fail({.what = fmt::format("the segment of {} is not taken", name),
+                     .needs = "a memfd that is sealed against shrinking",
+                     .found = seals < 0 ? std::strerror(errno) : "one that is not"});
+    auto out = open(fmt::format("/proc/self/fd/{}", file.get()), access);
+    if (out) out->name_ = fmt::format("the segment of {}", name);
     return out;
 }
 
@@ -292,7 +303,7 @@ Result<void> Segment::check() {
         std::uint64_t bytes = 0, end = 0;
         if (from.stride < channel.shape.bytes() || from.stride % core::kPage || from.lanes % core::kPage ||
             __builtin_mul_overflow(from.stride, header.cpus + 1, &bytes) ||
-            __builtin_add_overflow(from.lanes, bytes, &end) || end > bytes_ || from.lanes < kClasses + kClassesCapacity)
+            __builtin_add_overflow(from.lanes, bytes, &end) || end > bytes_ || from.lanes < kControl + kControlBytes)
             return wrong("channel lanes", offset, "lanes inside of the file",
                          fmt::format("{} lanes of {} bytes at {}, in {} bytes", header.cpus + 1, from.stride,
                                      from.lanes, bytes_));

@@ -63,6 +63,9 @@ struct SegmentHeader {
 
 inline constexpr std::uint64_t kClasses = (sizeof(SegmentHeader) + core::kPage - 1) / core::kPage * core::kPage;
 
+// Behind the classes: where other processes ask for something (control.hpp).
+inline constexpr std::uint64_t kControl = kClasses + kClassesCapacity, kControlBytes = 2 * core::kPage;
+
 // One event class of one channel: its declaration in TSDL. Records are 8-byte aligned, and only appended.
 struct ClassRecord {
     std::uint32_t bytes, channel, id, text_bytes;  // bytes: of the record with its text, padded
@@ -81,6 +84,9 @@ public:
     enum class Access { read, drain };  // drain: also to take sub-buffers away
     // Errors say what of the file is wrong, and at which offset.
     [[nodiscard]] static Result<Segment> open(const std::string& path, Access access);
+    // One that somebody has handed over; the file is opened anew, so that locks on it are not shared with them.
+    // Errors: also one that could shrink (no F_SEAL_SHRINK).
+    [[nodiscard]] static Result<Segment> adopt(const system::Fd& file, const std::string& name, Access access);
     // Of a program that runs: its memfd, by way of /proc/PID/fd.
     [[nodiscard]] static Result<Segment> of_process(int pid, Access access);
 

@@ -10,6 +10,7 @@
 #include "cloister/record.hpp"
 #include "cloister/trace.h"
 #include "ctf/metadata_text.hpp"
+#include "recorder/control.hpp"
 #include "recorder/extract.hpp"
 #include "recorder/recorder.hpp"
 #include "recorder/recording.hpp"
@@ -58,9 +59,11 @@ private:
 
 struct Recording {
     std::unique_ptr<recorder::Recorder> recorder;
+    std::mutex declaring;  // ids and the declarations in the segment; taken after the runtime's own lock
     Ids ids;
     std::atomic<std::uint64_t> unknown = 0;
-    int probe = -1;
+    int probe = -1, listener = -1;
+    std::unique_ptr<recorder::ControlServer> control;  // null: there was no thread for it
 };
 std::mutex lock;
 std::unique_ptr<Recording> recording;
@@ -106,6 +109,22 @@ ctf::EventClass class_of(const cloister_class& from, std::uint32_t id) {
     return out;
 }
 
+// Declares it, unless it is known.
+Outcome declare(Recording& mine, const cloister_class* event_class) {
+    const std::scoped_lock hold(mine.declaring);
+    if (mine.ids.of(event_class) != Ids::kNone) return {};
+    if (mine.ids.used() == Ids::kMost)
+        return because({.what = "cannot record all event classes",
+                        .needs = fmt::format("at most {} of them", Ids::kMost),
+                        .found = "more in the modules that are loaded"});
+    const ctf::EventClass declared = class_of(*event_class, mine.ids.used());
+    if (auto ok = declared.check(); !ok) return because(ok.error());
+    // The declaration is in the segment before the first event that needs it.
+    if (auto ok = mine.recorder->declare(0, declared.id, ctf::event_text(declared)); !ok) return because(ok.error());
+    mine.ids.add(event_class);
+    return {};
+}
+
 // Declares what is new. With the lock.
 Outcome declare_all(Recording& mine) {
     std::vector<const cloister_class*> found;
@@ -115,19 +134,8 @@ Outcome declare_all(Recording& mine) {
             return 0;
         },
         &found);
-    for (const cloister_class* event_class : found) {
-        if (mine.ids.of(event_class) != Ids::kNone) continue;
-        if (mine.ids.used() == Ids::kMost)
-            return because({.what = "cannot record all event classes",
-                            .needs = fmt::format("at most {} of them", Ids::kMost),
-                            .found = fmt::format("{} in the modules that are loaded", found.size())});
-        const ctf::EventClass declared = class_of(*event_class, mine.ids.used());
-        if (auto ok = declared.check(); !ok) return because(ok.error());
-        // The declaration is in the segment before the first event that needs it.
-        if (auto ok = mine.recorder->declare(0, declared.id, ctf::event_text(declared)); !ok)
-            return because(ok.error());
-        mine.ids.add(event_class);
-    }
+    for (const cloister_class* event_class : found)
+        if (auto ok = declare(mine, event_class); !ok) return ok;
     return {};
 }
 
@@ -186,11 +194,25 @@ Outcome start(const Options& options) {
     if (!made) return because(made.error());
     auto mine = std::make_unique<Recording>();
     mine->recorder = std::move(*made);
-    if (auto ok = declare_all(*mine); !ok) return ok;
+    // Before those that are there are looked at, so that none comes in between.
+    mine->listener = cloister_trace_listen(
+        [](void* data, const cloister_class* event_class) {
+            // One that cannot be declared is counted in Losses::unknown, event by event.
+            (void)declare(*static_cast<Recording*>(data), event_class);
+        },
+        mine.get());
+    if (auto ok = declare_all(*mine); !ok) {
+        cloister_trace_stop_listening(mine->listener);
+        return ok;
+    }
     mine->probe = cloister_trace_add_probe("*", on_event, mine.get(), kTracer);
-    if (mine->probe < 0)
+    if (mine->probe < 0) {
+        cloister_trace_stop_listening(mine->listener);
         return because(
             {.what = "cannot start to record", .needs = "a probe on all event classes", .found = "it was refused"});
+    }
+    // Without it everything works but `cloister record --pid -e`, which says so.
+    if (auto control = recorder::ControlServer::start(mine->recorder->segment())) mine->control = std::move(*control);
     recording = std::move(mine);
     turn.fetch_add(1, std::memory_order_relaxed);
     visible.store(recording.get(), std::memory_order_release);
@@ -225,6 +247,8 @@ Outcome snapshot(const std::string& directory) {
 void stop() {
     const std::scoped_lock hold(lock);
     if (!recording) return;
+    recording->control.reset();
+    cloister_trace_stop_listening(recording->listener);
     (void)cloister_trace_remove_probe(recording->probe);
     visible.store(nullptr, std::memory_order_release);
     std::array<char, 256> error{};
@@ -232,6 +256,11 @@ void stop() {
         (void)recording.release();  // a probe that is still in it must find it
     else
         recording.reset();
+}
+
+int segment_file() {
+    const std::scoped_lock hold(lock);
+    return recording ? recording->recorder->segment().fd().get() : -1;
 }
 
 Losses losses() {

@@ -64,13 +64,6 @@ struct Inherited {
 };
 const Inherited inherited;
 
-std::string inherited_path() {
-    for (const char* variable : inherited.environment) {
-        if (variable && std::strncmp(variable, "PATH=", 5) == 0) return variable + 5;
-    }
-    return "/bin:/usr/bin";
-}
-
 enum class Step : int { restore, execute };
 struct Failure {  // what the child sends when it cannot go on
     Step step;
@@ -107,10 +100,11 @@ struct Prepared {
     std::string path;
     bool elf = false;
     std::vector<std::string> words;
-    std::vector<char*> argv, shell_argv;
+    std::vector<std::string> variables;
+    std::vector<char*> argv, shell_argv, environment;
 
-    Prepared(const Program& program, std::vector<std::string> arguments)
-        : path(program.path), elf(program.elf), words(std::move(arguments)) {
+    Prepared(const Program& program, std::vector<std::string> arguments, std::vector<std::string> changed)
+        : path(program.path), elf(program.elf), words(std::move(arguments)), variables(std::move(changed)) {
         static char shell[] = "/bin/sh";
         shell_argv = {shell, path.data()};
         for (auto& word : words) {
@@ -119,6 +113,14 @@ struct Prepared {
         }
         argv.push_back(nullptr);
         shell_argv.push_back(nullptr);
+        for (char* variable : inherited.environment) {
+            const auto is_it = [variable](const std::string& other) {
+                return variable && std::strncmp(variable, other.c_str(), other.find('=') + 1) == 0;
+            };
+            if (variable && std::ranges::none_of(variables, is_it)) environment.push_back(variable);
+        }
+        for (auto& variable : variables) environment.push_back(variable.data());
+        environment.push_back(nullptr);
     }
 };
 
@@ -132,7 +134,7 @@ struct Prepared {
     }
     if (got != 1) _exit(kFailed);
     prctl(PR_SET_PDEATHSIG, 0);
-    char* const* environment = inherited.environment.data();
+    char* const* environment = prepared.environment.data();
     execve(prepared.path.c_str(), prepared.argv.data(), environment);
     if (errno == ENOEXEC && !prepared.elf) execve(prepared.shell_argv[0], prepared.shell_argv.data(), environment);
     give_up(status_fd, Step::execute, kCannotExecute);
@@ -255,12 +257,20 @@ Result<Program> find_program(const std::string& name, const std::string& path) {
     return not_found("an executable file of this name in a folder of PATH", "PATH=" + path);
 }
 
-Result<Launch> Launch::prepare(std::vector<std::string> argv, const CpuSet& cpus) {
+std::optional<std::string> inherited_variable(std::string_view name) {
+    const std::string begin = std::string(name) + "=";
+    for (const char* variable : inherited.environment)
+        if (variable && std::strncmp(variable, begin.c_str(), begin.size()) == 0) return variable + begin.size();
+    return std::nullopt;
+}
+
+Result<Launch> Launch::prepare(std::vector<std::string> argv, const CpuSet& cpus,
+                               std::vector<std::string> environment) {
     if (argv.empty())
         return fail({.what = "there is no command to run", .needs = "a command after --", .found = {}, .set = {}});
-    auto program = find_program(argv[0], inherited_path());
+    auto program = find_program(argv[0], inherited_variable("PATH").value_or("/bin:/usr/bin"));
     if (!program) return fail(program.error());
-    const Prepared prepared(*program, std::move(argv));
+    const Prepared prepared(*program, std::move(argv), std::move(environment));
 
     int hold[2], status[2];
     Launch out;
@@ -286,7 +296,8 @@ Result<Launch> Launch::prepare(std::vector<std::string> argv, const CpuSet& cpus
     if (pid < 0) return fail(system_error("cannot fork", code));
     out.pid_ = pid;
     out.program_ = std::move(*program);
-    if (auto pinned = set_affinity(pid, cpus); !pinned) return fail(pinned.error());
+    if (!cpus.empty())
+        if (auto pinned = set_affinity(pid, cpus); !pinned) return fail(pinned.error());
     return out;
 }
 

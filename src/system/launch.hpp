@@ -1,7 +1,9 @@
 // Starts the command that is to be watched: held back until everything is armed, and with nothing of ours in it.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <sys/types.h>
@@ -33,8 +35,10 @@ struct Program {  // the file that a command names
 // all other file descriptors of ours must be close-on-exec. It dies with the thread that prepared it, until its exec.
 class Launch {
 public:
-    // Finds argv[0] along PATH, forks, and pins the child to `cpus`. Errors: those of find_program and set_affinity.
-    [[nodiscard]] static Result<Launch> prepare(std::vector<std::string> argv, const CpuSet& cpus);
+    // Finds argv[0] along PATH, forks, and pins the child to `cpus`, if there are any in it. `environment`: "NAME=VALUE",
+    // in place of what that process was started with. Errors: those of find_program and set_affinity.
+    [[nodiscard]] static Result<Launch> prepare(std::vector<std::string> argv, const CpuSet& cpus,
+                                                std::vector<std::string> environment = {});
 
     Launch(Launch&& other) noexcept;
     Launch& operator=(Launch&& other) noexcept;
@@ -58,6 +62,9 @@ private:
     Fd hold_read_, hold_write_;  // our own read end keeps a write to a dead child from raising SIGPIPE
     Fd status_;
 };
+
+// What this process was started with, whatever has changed here since: a variable's value, nullopt where it was not set.
+[[nodiscard]] std::optional<std::string> inherited_variable(std::string_view name);
 
 // The exit status that timeout(1) has for a wait status: the command's own, or 128 + the signal that killed it.
 [[nodiscard]] int exit_code(int wait_status);

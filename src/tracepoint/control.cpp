@@ -8,11 +8,10 @@
 #include "tracepoint/registry.hpp"
 
 namespace cloister::trace {
-namespace {
 
-Outcome outcome(const Result<int>& result) { return result ? Outcome{*result, {}} : Outcome{0, result.error().text()}; }
-
-}  // namespace
+static Outcome outcome(const Result<int>& result) {
+    return result ? Outcome{*result, {}} : Outcome{0, result.error().text()};
+}
 
 Outcome enable(std::string_view glob, int level, std::string_view filter) {
     return outcome(tracepoint::enable(glob, level, filter));
@@ -32,12 +31,15 @@ std::string load_errors() { return tracepoint::load_errors(); }
 
 namespace {
 
+void copy_clipped(const std::string& from, char* text, std::size_t size) {
+    if (size == 0) return;
+    const std::size_t length = std::min(from.size(), size - 1);
+    std::memcpy(text, from.data(), length);
+    text[length] = 0;
+}
+
 int in_c(const cloister::trace::Outcome& outcome, char* error, std::size_t size) {
-    if (size > 0) {
-        const std::size_t length = std::min(outcome.error.size(), size - 1);
-        std::memcpy(error, outcome.error.data(), length);
-        error[length] = 0;
-    }
+    copy_clipped(outcome.error, error, size);
     return outcome ? outcome.count : -1;
 }
 
@@ -50,6 +52,17 @@ extern "C" int cloister_trace_enable(const char* glob, int level, const char* fi
 }
 extern "C" int cloister_trace_disable(const char* glob, char* error, std::size_t size) {
     return in_c(cloister::trace::disable(glob), error, size);
+}
+extern "C" int cloister_trace_enable_for(int owner, const char* entries, char* error, std::size_t size) {
+    return in_c(cloister::trace::outcome(cloister::tracepoint::enable_for(owner, entries)), error, size);
+}
+extern "C" int cloister_trace_release(int owner, char* error, std::size_t size) {
+    return in_c(cloister::trace::outcome(cloister::tracepoint::release(owner)), error, size);
+}
+extern "C" std::size_t cloister_trace_load_errors(char* text, std::size_t size) {
+    const std::string errors = cloister::tracepoint::load_errors();
+    copy_clipped(errors, text, size);
+    return errors.size();
 }
 extern "C" int cloister_trace_add_probe(const char* glob, cloister_probe probe, void* data, int tracer) {
     return in_c(cloister::trace::add_probe(glob, probe, data, tracer), nullptr, 0);

@@ -25,6 +25,13 @@ struct Rule {
     bool on = false;
     int level = CLOISTER_DEBUG;
     Parsed filter = {};
+    int owner = 0;  // 0: the program itself; see enable_for
+};
+
+struct Listener {
+    int id;
+    cloister_listener announce;
+    void* data;
 };
 
 struct Attachment {
@@ -42,6 +49,55 @@ struct Known {
 
 bool matches(const std::string& glob, const std::string& name) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; }
 
+std::string_view trimmed(std::string_view text) {
+    while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+    while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
+    return text;
+}
+
+// GLOB[@LEVEL][ if FILTER]
+Result<Rule> parse_entry(std::string_view entry) {
+    const std::string whole(trimmed(entry));
+    std::string_view filter;
+    if (const auto at = entry.find(" if "); at != std::string_view::npos) {
+        filter = entry.substr(at + 4);
+        entry = entry.substr(0, at);
+    }
+    entry = trimmed(entry);
+    Rule rule{.number = 0, .glob = {}, .on = true};
+    if (const auto at = entry.rfind('@'); at != std::string_view::npos) {
+        const std::string_view digits = entry.substr(at + 1);
+        if (digits.size() != 1 || digits[0] < '0' || digits[0] > '7')
+            return fail({.what = "cannot understand which tracepoints '" + whole + "' is",
+                         .needs = "GLOB@LEVEL, with a level of 0 to 7",
+                         .found = "level " + std::string(digits)});
+        rule.level = digits[0] - '0';
+        entry = entry.substr(0, at);
+    }
+    if (entry.empty())
+        return fail({.what = "cannot understand which tracepoints '" + whole + "' is",
+                     .needs = "GLOB[@LEVEL][ if FILTER], as in 'book:*@6 if price > 10'",
+                     .found = "no glob"});
+    auto parsed = parse_filter(filter);
+    if (!parsed) return fail(parsed.error());
+    rule.glob = entry;
+    rule.filter = *parsed;
+    return rule;
+}
+
+// Entries separated by ";"; one in a filter's string does not end the entry.
+std::vector<std::string_view> split_entries(std::string_view text) {
+    std::vector<std::string_view> out;
+    while (!text.empty()) {
+        std::size_t end = 0;
+        for (bool quoted = false; end < text.size() && (quoted || text[end] != ';'); ++end)
+            if (text[end] == '"') quoted = !quoted;
+        if (const auto entry = trimmed(text.substr(0, end)); !entry.empty()) out.push_back(entry);
+        text.remove_prefix(std::min(end + 1, text.size()));
+    }
+    return out;
+}
+
 class Registry {
 public:
     Registry();
@@ -51,6 +107,10 @@ public:
     void enter(cloister_module& module);
     void leave(cloister_module& module);
     Result<int> change(std::string_view glob, std::optional<Rule> rule);
+    Result<int> enable_all(std::vector<Rule> rules);
+    Result<int> release(int owner);
+    int listen(cloister_listener announce, void* data);
+    void stop_listening(int id);
     Result<int> add(std::string_view glob, const Probe& probe);
     Result<int> remove(int id);
     int visit(int (*visitor)(void*, const cloister_class*), void* data);
@@ -60,6 +120,7 @@ private:
     [[nodiscard]] const Rule* rule_for(const Known& known) const;
     [[nodiscard]] std::vector<const cloister_site*> sites() const;
     Result<void> follow_rules(bool loading = false);
+    Result<void> replace_rules(std::vector<Rule> rules);
     void rebuild_probes(const Known& known) const;
     void read_environment();
 
@@ -69,6 +130,8 @@ private:
     std::vector<Attachment> attachments_;
     std::uint64_t rules_made_ = 0;
     int probes_made_ = 0;
+    std::vector<Listener> listeners_;
+    int listeners_made_ = 0;
 };
 
 // Made by the first module that registers, and never destroyed: the last one leaves after static destructors have run.
@@ -87,44 +150,16 @@ Registry::Registry() {
     read_environment();
 }
 
-// GLOB[@LEVEL][ if FILTER] {; GLOB...}
 void Registry::read_environment() {
     const char* const value = secure_getenv("CLOISTER_TRACE");
-    std::string_view rest = value ? value : "";
-    while (!rest.empty()) {
-        // A semicolon in a filter's string does not end the entry.
-        std::size_t end = 0;
-        for (bool quoted = false; end < rest.size() && (quoted || rest[end] != ';'); ++end)
-            if (rest[end] == '"') quoted = !quoted;
-        std::string_view entry = rest.substr(0, end);
-        rest.remove_prefix(std::min(end + 1, rest.size()));
-        std::string_view filter;
-        if (const auto at = entry.find(" if "); at != std::string_view::npos) {
-            filter = entry.substr(at + 4);
-            entry = entry.substr(0, at);
-        }
-        while (!entry.empty() && entry.front() == ' ') entry.remove_prefix(1);
-        while (!entry.empty() && entry.back() == ' ') entry.remove_suffix(1);
-        if (entry.empty()) continue;
-        int level = CLOISTER_DEBUG;
-        if (const auto at = entry.rfind('@'); at != std::string_view::npos) {
-            const std::string_view digits = entry.substr(at + 1);
-            if (digits.size() != 1 || digits[0] < '0' || digits[0] > '7') {
-                load_errors += Error{.what = "cannot understand " + std::string(entry) + " in CLOISTER_TRACE",
-                                     .needs = "GLOB@LEVEL, with a level of 0 to 7",
-                                     .found = "level " + std::string(digits)}
-                                   .text();
-                continue;
-            }
-            level = digits[0] - '0';
-            entry = entry.substr(0, at);
-        }
-        auto parsed = parse_filter(filter);
-        if (!parsed) {
-            load_errors += parsed.error().text();
+    for (const auto entry : split_entries(value ? value : "")) {
+        auto rule = parse_entry(entry);
+        if (!rule) {
+            load_errors += rule.error().text();
             continue;
         }
-        rules_.push_back({++rules_made_, std::string(entry), true, level, *parsed});
+        rules_.push_back(std::move(*rule));
+        rules_.back().number = ++rules_made_;
     }
 }
 
@@ -185,22 +220,59 @@ Result<void> Registry::follow_rules(bool loading) {
     return {};
 }
 
+// All of it, or nothing.
+Result<void> Registry::replace_rules(std::vector<Rule> rules) {
+    std::swap(rules, rules_);
+    auto ok = follow_rules();
+    if (!ok) std::swap(rules, rules_);
+    return ok;
+}
+
 Result<int> Registry::change(std::string_view glob, std::optional<Rule> rule) {
-    const std::vector<Rule> before = rules_;
-    std::erase_if(rules_, [&](const Rule& old) { return old.glob == glob || (glob == "*" && !rule); });
-    // "*" off leaves nothing to remember: off is what everything is by itself.
-    if (rule || glob != "*") {
-        rules_.push_back(rule ? *rule : Rule{.number = 0, .glob = std::string(glob)});
-        rules_.back().number = ++rules_made_;
+    std::vector<Rule> rules = rules_;
+    const bool all_off = glob == "*" && !rule;
+    std::erase_if(rules, [&](const Rule& old) { return old.owner == 0 && (old.glob == glob || all_off); });
+    // "*" off leaves nothing to remember, unless others want something: off is what everything is by itself.
+    if (!all_off || !rules.empty()) {
+        rules.push_back(rule ? *rule : Rule{.number = 0, .glob = std::string(glob)});
+        rules.back().number = ++rules_made_;
     }
-    if (auto ok = follow_rules(); !ok) {
-        rules_ = before;
-        return fail(ok.error());
-    }
+    if (auto ok = replace_rules(std::move(rules)); !ok) return fail(ok.error());
     int count = 0;
     for (const Known& known : classes_)
         count += matches(std::string(glob), known.name) && (!rule || known.event_class->level <= rule->level);
     return count;
+}
+
+Result<int> Registry::enable_all(std::vector<Rule> wanted) {
+    std::vector<Rule> rules = rules_;
+    for (Rule& rule : wanted) {
+        rule.number = ++rules_made_;
+        rules.push_back(rule);
+    }
+    if (auto ok = replace_rules(std::move(rules)); !ok) return fail(ok.error());
+    int count = 0;
+    for (const Known& known : classes_)
+        count += std::any_of(wanted.begin(), wanted.end(), [&](const Rule& rule) {
+            return matches(rule.glob, known.name) && known.event_class->level <= rule.level;
+        });
+    return count;
+}
+
+Result<int> Registry::release(int owner) {
+    std::vector<Rule> rules = rules_;
+    const auto released = std::erase_if(rules, [&](const Rule& rule) { return rule.owner == owner; });
+    if (auto ok = replace_rules(std::move(rules)); !ok) return fail(ok.error());
+    return static_cast<int>(released);
+}
+
+int Registry::listen(cloister_listener announce, void* data) {
+    listeners_.push_back({++listeners_made_, announce, data});
+    return listeners_made_;
+}
+
+void Registry::stop_listening(int id) {
+    std::erase_if(listeners_, [id](const Listener& one) { return one.id == id; });
 }
 
 void Registry::rebuild_probes(const Known& known) const {
@@ -248,6 +320,7 @@ void Registry::enter(cloister_module& module) {
         if (std::any_of(classes_.begin(), classes_.end(), is_it)) continue;
         classes_.push_back(
             {site->event_class, std::string(site->event_class->provider) + ":" + site->event_class->name});
+        for (const Listener& one : listeners_) one.announce(one.data, site->event_class);
         rebuild_probes(classes_.back());
     }
     if (auto ok = follow_rules(true); !ok) load_errors += ok.error().text();
@@ -311,6 +384,27 @@ Result<int> disable(std::string_view glob) {
     return locked([&](Registry& all) { return all.change(glob, std::nullopt); });
 }
 
+Result<int> enable_for(int owner, std::string_view entries) {
+    std::vector<Rule> rules;
+    for (const auto entry : split_entries(entries)) {
+        auto rule = parse_entry(entry);
+        if (!rule) return fail(rule.error());
+        rule->owner = owner;
+        rules.push_back(std::move(*rule));
+    }
+    return locked([&](Registry& all) { return all.enable_all(std::move(rules)); });
+}
+
+Result<int> release(int owner) {
+    return locked([&](Registry& all) { return all.release(owner); });
+}
+
+Result<void> check_entries(std::string_view entries) {
+    for (const auto entry : split_entries(entries))
+        if (auto rule = parse_entry(entry); !rule) return fail(rule.error());
+    return {};
+}
+
 Result<int> add_probe(std::string_view glob, cloister_probe probe, void* data, int tracer) {
     if (tracer < 0 || tracer > 63)
         return fail({.what = "cannot add a probe for tracer " + std::to_string(tracer),
@@ -333,6 +427,10 @@ std::string load_errors() {
 using cloister::tracepoint::registry;
 using cloister::tracepoint::writers;
 
+// The linker takes from an archive only what is asked for. A program that does nothing but fire events has the control
+// all the same, for a recorder that is loaded into it.
+[[gnu::used]] static const auto control = &cloister_trace_add_probe;
+
 extern "C" void cloister_trace_register(cloister_module* module) {
     const std::lock_guard lock(writers());
     registry().enter(*module);
@@ -341,6 +439,16 @@ extern "C" void cloister_trace_register(cloister_module* module) {
 extern "C" void cloister_trace_unregister(cloister_module* module) {
     const std::lock_guard lock(writers());
     registry().leave(*module);
+}
+
+extern "C" int cloister_trace_listen(cloister_listener announce, void* data) {
+    const std::lock_guard lock(writers());
+    return registry().listen(announce, data);
+}
+
+extern "C" void cloister_trace_stop_listening(int id) {
+    const std::lock_guard lock(writers());
+    registry().stop_listening(id);
 }
 
 extern "C" int cloister_trace_classes(int (*visit)(void*, const cloister_class*), void* data) {

@@ -23,6 +23,13 @@ namespace cloister::tracepoint {
 [[nodiscard]] Result<int> enable(std::string_view glob, int level, std::string_view filter);
 [[nodiscard]] Result<int> disable(std::string_view glob);
 
+// For somebody else than the program, known by a number other than 0: what `entries` name, in the syntax of the
+// environment variable CLOISTER_TRACE, until release() makes everything what the program's own rules say.
+[[nodiscard]] Result<int> enable_for(int owner, std::string_view entries);
+[[nodiscard]] Result<int> release(int owner);
+// Whether that syntax is kept, without doing anything.
+[[nodiscard]] Result<void> check_entries(std::string_view entries);
+
 [[nodiscard]] Result<int> add_probe(std::string_view glob, cloister_probe probe, void* data, int tracer);  // its id
 [[nodiscard]] Result<int> remove_probe(int id);
 

@@ -1,37 +1,25 @@
 """cloister snapshot and cloister record, and cloister view of what they made."""
-import json
 import os
-import pathlib
 import random
 import signal
 import subprocess
-import tempfile
 import threading
 import unittest
 
 from harness import Cloister, cloister, public_copy, wait_until
+from recorded import Recorded
+
 
 RECORDS = os.environ["RECORDS"]
 
 
-class Recorded(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
-
+class Segments(Recorded):
     def start(self, *words):
         """A program that records 5000 events and more, says that it has, and waits."""
-        program = subprocess.Popen([RECORDS, *map(str, words)], stdout=subprocess.PIPE, text=True)
-        self.addCleanup(lambda: (program.kill(), program.wait(), program.stdout.close()))
-        self.assertEqual(program.stdout.readline(), "recorded\n")
-        return program
+        return self.start_program(RECORDS, *words, said="recorded")
 
     def numbers(self, trace):
-        done = cloister("view", trace, "--json", json=False)
-        self.assertEqual(done.status, 0, str(done))
-        events = [json.loads(line) for line in done.out.splitlines()]
-        return [event["fields"]["n"] for event in events if event.get("type") == "event"]
+        return [event["fields"]["n"] for event in self.events(trace)]
 
     def assert_newest(self, trace):
         numbers = self.numbers(trace)
@@ -39,7 +27,7 @@ class Recorded(unittest.TestCase):
         self.assertEqual(sorted(numbers), list(range(5001 - len(numbers), 5001)))
 
 
-class Snapshot(Recorded):
+class Snapshot(Segments):
     def test_of_a_running_program(self):
         program = self.start()
         done = cloister("snapshot", "--pid", program.pid, "-o", self.folder / "trace", json=False)
@@ -118,7 +106,7 @@ class Snapshot(Recorded):
         self.assertEqual(cloister("snapshot", "--pid", os.getpid(), json=False).status, 2)
 
 
-class Record(Recorded):
+class Record(Segments):
     def test_nothing_is_lost_until_the_program_ends(self):
         """The ring of the program holds less than what it writes, and enough for a drain that is late by seconds."""
         program = self.start(self.folder / "segment", 60_000)
