@@ -9,14 +9,14 @@ import tempfile
 import threading
 import unittest
 
-from harness import Cloister, cloister, public_copy, wait_until
+from harness import MEMORY, Cloister, cloister, public_copy, wait_until
 
 RECORDS = os.environ["RECORDS"]
 
 
 class Recorded(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
+        folder = tempfile.TemporaryDirectory(dir=MEMORY)  # a disk may keep a drain waiting for as long as it likes
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 
