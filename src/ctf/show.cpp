@@ -69,10 +69,12 @@ private:
     bool first_ = true;
 };
 
-}  // namespace
-
-void append_text(std::string& out, std::span<const Value> values) {
-    Separated separated(out, " ");
+// The brackets and separators, which both forms have. `name` is given each value first, and whether it stands in an
+// array; `show` then each that is no bracket.
+template <class Name, class Show>
+void walk(std::string& out, std::string_view separator, std::span<const Value> values, const Name& name,
+          const Show& show) {
+    Separated separated(out, separator);
     std::vector<char> open;
     for (const auto& value : values) {
         if (value.kind == Value::Kind::end) {
@@ -82,10 +84,26 @@ void append_text(std::string& out, std::span<const Value> values) {
             continue;
         }
         separated.next();
-        if (!value.field->name.empty()) {
-            out += value.field->name;
-            out += '=';
+        name(value, !open.empty() && open.back() == ']');
+        if (value.kind == Value::Kind::begin_structure || value.kind == Value::Kind::begin_array) {
+            out += value.kind == Value::Kind::begin_array ? '[' : '{';
+            open.push_back(value.kind == Value::Kind::begin_array ? ']' : '}');
+            separated.begin();
+        } else {
+            show(value);
         }
+    }
+}
+
+}  // namespace
+
+void append_text(std::string& out, std::span<const Value> values) {
+    const auto name = [&out](const Value& value, bool) {
+        if (value.field->name.empty()) return;
+        out += value.field->name;
+        out += '=';
+    };
+    walk(out, " ", values, name, [&out](const Value& value) {
         switch (value.kind) {
             case Value::Kind::unsigned_integer:
             case Value::Kind::signed_integer: {
@@ -102,16 +120,10 @@ void append_text(std::string& out, std::span<const Value> values) {
             case Value::Kind::text:
                 append_quoted(out, value.text);
                 break;
-            case Value::Kind::begin_structure:
-            case Value::Kind::begin_array:
-                out += value.kind == Value::Kind::begin_array ? '[' : '{';
-                open.push_back(value.kind == Value::Kind::begin_array ? ']' : '}');
-                separated.begin();
-                break;
-            case Value::Kind::end:
+            default:
                 break;
         }
-    }
+    });
 }
 
 void append_json(std::string& out, std::string_view text) {
@@ -126,22 +138,14 @@ void append_json(std::string& out, std::string_view text) {
 }
 
 void append_json(std::string& out, std::span<const Value> values) {
-    Separated separated(out, ",");
-    std::vector<char> open;
+    // In an array what comes has no name; in a structure it has, be it an empty one.
+    const auto name = [&out](const Value& value, bool in_array) {
+        if (in_array) return;
+        append_json(out, value.field->name);
+        out += ':';
+    };
     out += '{';
-    for (const auto& value : values) {
-        if (value.kind == Value::Kind::end) {
-            out += open.back();
-            open.pop_back();
-            separated.end();
-            continue;
-        }
-        separated.next();
-        // In an array what comes has no name; in a structure it has, be it an empty one.
-        if (open.empty() || open.back() == '}') {
-            append_json(out, value.field->name);
-            out += ':';
-        }
+    walk(out, ",", values, name, [&out](const Value& value) {
         switch (value.kind) {
             case Value::Kind::unsigned_integer:
             case Value::Kind::signed_integer: {
@@ -170,16 +174,10 @@ void append_json(std::string& out, std::span<const Value> values) {
             case Value::Kind::text:
                 append_json(out, value.text);
                 break;
-            case Value::Kind::begin_structure:
-            case Value::Kind::begin_array:
-                out += value.kind == Value::Kind::begin_array ? '[' : '{';
-                open.push_back(value.kind == Value::Kind::begin_array ? ']' : '}');
-                separated.begin();
-                break;
-            case Value::Kind::end:
+            default:
                 break;
         }
-    }
+    });
     out += '}';
 }
 

@@ -5,12 +5,12 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import cloister
+from harness import MEMORY, cloister
 
 
 class Recorded(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
+        folder = tempfile.TemporaryDirectory(dir=MEMORY)  # a disk may keep a drain waiting for as long as it likes
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 

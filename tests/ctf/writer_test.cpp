@@ -9,10 +9,10 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include "../scratch.hpp"
 #include "ctf/encoder.hpp"
 #include "ctf/metadata_text.hpp"
 #include "ctf/trace.hpp"
-#include "scratch.hpp"
 
 namespace cloister::ctf {
 namespace {
@@ -83,14 +83,14 @@ TEST(Encoder, ChoosesTheHeader) {
 }
 
 TEST(Writer, TakesAnEmptyDirectoryOrMakesOne) {
-    const Scratch scratch;
+    const tests::Scratch scratch;
     EXPECT_TRUE(TraceWriter::create(scratch / "new", preamble()));
     fs::create_directory(scratch / "empty");
     EXPECT_TRUE(TraceWriter::create(scratch / "empty", preamble()));
 }
 
 TEST(Writer, RefusesADirectoryWithAnythingInIt) {
-    const Scratch scratch;
+    const tests::Scratch scratch;
     std::ofstream(scratch / "thesis.txt") << "years of work";
     const auto writer = TraceWriter::create(scratch.path(), preamble());
     ASSERT_FALSE(writer);
@@ -103,7 +103,7 @@ TEST(Writer, RefusesADirectoryWithAnythingInIt) {
 }
 
 TEST(Writer, RefusesWhatCannotBeDeclared) {
-    const Scratch scratch;
+    const tests::Scratch scratch;
     const auto told = [&](const Preamble& what, const char* word) {
         const auto writer = TraceWriter::create(scratch / "trace", what);
         ASSERT_FALSE(writer) << word;
@@ -131,7 +131,7 @@ TEST(Writer, RefusesWhatCannotBeDeclared) {
 }
 
 TEST(Writer, RefusesEventClassesThatCannotBe) {
-    const Scratch scratch;
+    const tests::Scratch scratch;
     auto writer = create(scratch / "trace");
     const auto before = fs::file_size(scratch / "trace/metadata");
     const auto told = [&](std::vector<Field> fields, const char* word) {
@@ -158,7 +158,7 @@ TEST(Writer, RefusesEventClassesThatCannotBe) {
 
 // A limit on the size of files fails in the middle of a write, as a full file system does.
 TEST(Writer, APacketThatDidNotFitIsNotThere) {
-    const Scratch scratch;
+    const tests::Scratch scratch;
     auto writer = create(scratch / "trace");
     ASSERT_TRUE(writer.add(number()));
     Encoder events;
@@ -194,7 +194,7 @@ TEST(Writer, APacketThatDidNotFitIsNotThere) {
 
 // What a reader finds after every call: nothing half, and nothing that is not there yet.
 TEST(Writer, IsAWholeTraceAfterEveryCall) {
-    const Scratch scratch;
+    const tests::Scratch scratch;
     auto writer = create(scratch / "trace");
     const auto count = [&] {
         const auto trace = Trace::open(scratch / "trace");

@@ -16,7 +16,7 @@ int main(int argc, char** argv) {
     auto recorder =
         recorder::Recorder::create({.path = argc > 1 ? argv[1] : "",
                                     .channels = {{"flight",
-                                                  {.slots = slowly ? 32U : 8U,
+                                                  {.slots = slowly ? 64U : 8U,
                                                    .size = 16384,
                                                    .mode = slowly ? core::Mode::discard : core::Mode::overwrite}}}});
     ctf::EventClass event{.name = "records:n", .id = 1, .stream_id = 0, .fields = {}};

@@ -15,7 +15,7 @@
 
 #include <fmt/format.h>
 
-#include "../ctf/scratch.hpp"
+#include "../scratch.hpp"
 #include "cloister/core/lane_reader.hpp"
 #include "ctf/events.hpp"
 #include "ctf/metadata_text.hpp"
@@ -129,7 +129,7 @@ protected:
         trace_ = trace;
         return read(trace);
     }
-    ctf::Scratch folder_;
+    tests::Scratch folder_;
     std::string trace_;
     int count_ = 0, fragments_ = 0;
 };

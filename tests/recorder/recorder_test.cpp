@@ -22,7 +22,7 @@
 #include <sstream>
 #include <thread>
 
-#include "../ctf/scratch.hpp"
+#include "../scratch.hpp"
 #include "cloister/core/lane_reader.hpp"
 #include "ctf/metadata_text.hpp"
 #include "ctf/trace.hpp"
@@ -39,7 +39,9 @@ constexpr std::uint32_t kFilled = 0, kNamed = 40;
 const SegmentOptions kOne{.path = {}, .channels = {{"flight", {.slots = 8, .size = 16384, .mode = Mode::overwrite}}}};
 const SegmentOptions kQueue{.path = {}, .channels = {{"queue", {.slots = 8, .size = 16384, .mode = Mode::discard}}}};
 
-using Folder = ctf::Scratch;
+struct Folder : tests::Scratch {
+    Folder() : tests::Scratch("/dev/shm") {}  // in memory, as segments are: hundreds of traces are written there
+};
 
 void declare(Recorder& recorder) {
     for (std::uint32_t c = 0; c < recorder.segment().channels().size(); ++c) {

@@ -16,7 +16,7 @@
 #include <thread>
 
 #include "../core/rseq.hpp"
-#include "../ctf/scratch.hpp"
+#include "../scratch.hpp"
 #include "found.hpp"
 
 namespace cloister::recorder::test {
@@ -67,7 +67,7 @@ int in_child(const Body& body) {
 }
 
 TEST(Spilling, ASnapshotHasTheNewestOfBothKinds) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kOver);
     for (std::uint64_t n = 1; n <= 20'000; ++n) ASSERT_EQ(write(*recorder, 1, n), Wrote::done);
     without_rseq([&] {
@@ -86,7 +86,7 @@ TEST(Spilling, ASnapshotHasTheNewestOfBothKinds) {
 }
 
 TEST(Spilling, EventsOfAllSizesAndIds) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kOver);
     ctf::EventClass text{.name = "test:text", .id = 40, .stream_id = 0, .fields = {}};
     text.fields = {ctf::Field::of_string("text")};
@@ -119,7 +119,7 @@ TEST(Spilling, EventsOfAllSizesAndIds) {
 }
 
 TEST(Spilling, ADrainHasAllAndSaysWhereWhatWasLost) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kDisc);
     auto drain = drain_of(*recorder, folder / "trace");
     std::vector<std::uint64_t> written;
@@ -162,7 +162,7 @@ TEST(Spilling, ADrainHasAllAndSaysWhereWhatWasLost) {
 }
 
 TEST(Spilling, ADrainOfAnOverwriteChannelKeepsUp) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kOver);
     auto drain = drain_of(*recorder, folder / "trace");
     without_rseq([&] {
@@ -179,7 +179,7 @@ TEST(Spilling, ADrainOfAnOverwriteChannelKeepsUp) {
 
 // A writer that reserved and never came back: a hole, which is one event lost, at its place.
 TEST(Spilling, AHoleIsShownAsOneLostEvent) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kDisc);
     auto drain = drain_of(*recorder, folder / "drained");
     core::u8* lane = recorder->segment().spill(0);
@@ -203,7 +203,7 @@ TEST(Spilling, AHoleIsShownAsOneLostEvent) {
 }
 
 TEST(Spilling, SnapshotsWhileThreadsOfBothKindsWrite) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder({.slots = 4, .size = 4096, .mode = Mode::overwrite});
     std::atomic<bool> stop = false;
     std::vector<std::thread> writers;
@@ -234,7 +234,7 @@ TEST(Spilling, SnapshotsWhileThreadsOfBothKindsWrite) {
 }
 
 TEST(Spilling, ScribblesAreReadWithoutHarm) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     for (const core::Shape& shape : {kOver, kDisc}) {
         const auto recorder = make_recorder(shape);
         without_rseq([&] {
@@ -263,7 +263,7 @@ TEST(Spilling, ScribblesAreReadWithoutHarm) {
 }
 
 TEST(Processes, AChildOfForkIsRefusedUntilItHasARecorderOfItsOwn) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kOver);
     ASSERT_EQ(write(*recorder, 1, 1), Wrote::done);
     EXPECT_EQ(in_child([&] {
@@ -286,7 +286,7 @@ TEST(Processes, AChildOfForkIsRefusedUntilItHasARecorderOfItsOwn) {
 }
 
 TEST(Processes, WhatWasRecordedBeforeAnExecIsInTheFile) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     EXPECT_EQ(in_child([&] {
                   const auto recorder = make_recorder(kOver, folder / "segment");
                   for (std::uint64_t n = 1; n <= 100; ++n) (void)write(*recorder, 1, n);
@@ -306,7 +306,7 @@ TEST(Processes, WhatWasRecordedBeforeAnExecIsInTheFile) {
 }
 
 TEST(Processes, ThreadsThatEndLeaveNothingBehind) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder({.slots = 8, .size = 1 << 18, .mode = Mode::discard});
     constexpr std::uint64_t kThreads = 200, kEach = 30;
     for (std::uint64_t t = 0; t < kThreads; t += 4) {
@@ -346,7 +346,7 @@ again:
 }
 
 TEST(Processes, AnAllocatorThatTakesRseqForItsOwn) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder({.slots = 8, .size = 1 << 20, .mode = Mode::discard});
     constexpr std::uint64_t kEach = 50'000;
     std::atomic<std::uint64_t> allocated = 0;

@@ -16,7 +16,7 @@
 #include <thread>
 
 #include "../core/rseq.hpp"
-#include "../ctf/scratch.hpp"
+#include "../scratch.hpp"
 #include "found.hpp"
 
 extern char** environ;
@@ -70,7 +70,7 @@ Source handled;
 void on_signal(int) { handled.write(); }
 
 TEST(Vfork, EventsOfChildrenParentsAndOthers) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kLarge);
     const core::View& view = recorder->view(0);
     std::atomic<bool> stop = false;
@@ -162,7 +162,7 @@ TEST(Vfork, IsOneToTheProgram) {
 }
 
 TEST(Vfork, ACallFromALibraryIsTheProgramsOwn) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kSmall);
     void* library = dlopen(VFORKING_LIBRARY, RTLD_NOW);
     ASSERT_TRUE(library) << dlerror();
@@ -178,7 +178,7 @@ TEST(Vfork, ACallFromALibraryIsTheProgramsOwn) {
 }
 
 TEST(Vfork, WithinAChildOfVfork) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kSmall);
     Source child{.view = &recorder->view(0), .id = kChild}, grandchild{.view = &recorder->view(0), .id = kGrandchild};
     const pid_t pid = vforked([&] {
@@ -198,7 +198,7 @@ TEST(Vfork, WithinAChildOfVfork) {
 
 // The others run on while the child is there: with the parent's registration it would be aborted, or abort others.
 TEST(Vfork, SpawnAndSystemLeaveThisThreadItsLane) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder(kSmall);
     Source parent{.view = &recorder->view(0), .id = kParent};
     for (int i = 0; i < 10; ++i) {
@@ -265,7 +265,7 @@ TEST(Vfork, WhereRseqIsForbiddenTheChildHasMemoryOfItsOwn) {
 }
 
 TEST(Vfork, AKilledChildLeavesAHoleAtMost) {
-    const ctf::Scratch folder;
+    const tests::Scratch folder;
     const auto recorder = make_recorder({.slots = 4, .size = 4096, .mode = Mode::overwrite});
     Source child{.view = &recorder->view(0), .id = kChild}, parent{.view = &recorder->view(0), .id = kParent};
     constexpr std::uint64_t kKills = 40;

@@ -318,7 +318,8 @@ bool interrupted(const Scenario& scenario, World& world, const Place& place, uns
 }
 
 // The clock's high part changes every few tens of milliseconds; then a write goes another way than the place lies on.
-constexpr int kTries = 4;
+// A slow machine may take that long for a fork: many tries, of which nearly always the first is the last.
+constexpr int kTries = 100;
 
 // On the way back from a sequence that was aborted.
 void interrupted_after_abort(const Scenario& scenario, World& world, const Place& place) {

@@ -261,7 +261,7 @@ Way way_of(const cloister_site& site, bool on) {
 // A thread that has just been joined may still be on its way out, with all signals blocked: the kernel lists it a
 // little longer. So the way comes back soon, not at once.
 bool comes_back_to_breakpoints(const cloister_site& site) {
-    for (int i = 0; i < 1000; ++i) {
+    for (int i = 0; i < 20'000; ++i) {
         const bool back = way_of(site, true) == Way::breakpoints;
         if (way_of(site, false) == Way::breakpoints && back) return true;
         usleep(1000);

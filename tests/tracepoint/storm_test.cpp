@@ -103,27 +103,34 @@ void judge_in_handler(int) {
     handler_wrong.fetch_add(counts.wrong);
 }
 
+// SIGALRM again and again, each armed when the one before has been handled: a timer that repeats by itself would, on a
+// machine that takes longer than its interval for one, let nothing but handlers run.
 class Timer {
 public:
     Timer(void (*handler)(int), int us) {
+        handler_ = handler;
+        us_ = us;
         struct sigaction action {};
-        action.sa_handler = handler;
+        action.sa_handler = [](int signal) {
+            handler_(signal);
+            arm();
+        };
         action.sa_flags = SA_RESTART;
-        sigaction(SIGALRM, &action, &old_);
-        const itimerval often{{0, us}, {0, us}};
-        setitimer(ITIMER_REAL, &often, nullptr);
+        sigaction(SIGALRM, &action, nullptr);
+        arm();
     }
     Timer(const Timer&) = delete;
     Timer& operator=(const Timer&) = delete;
-    ~Timer() {
-        const itimerval never{};
-        setitimer(ITIMER_REAL, &never, nullptr);
-        usleep(1000);  // one that is pending comes
-        sigaction(SIGALRM, &old_, nullptr);
-    }
+    // Ignored from here on, and not as before: one that another thread is about to take would end the process.
+    ~Timer() { std::signal(SIGALRM, SIG_IGN); }
 
 private:
-    struct sigaction old_ {};
+    static void arm() {
+        const itimerval once{{0, 0}, {0, us_}};
+        setitimer(ITIMER_REAL, &once, nullptr);
+    }
+    static inline void (*handler_)(int);
+    static inline int us_;
 };
 
 void storm(bool blocks_traps) {

@@ -111,7 +111,7 @@ if [ "$offline" = yes ]; then
     part again cloister run --json /tmp/json -- actor syscalls 25
 
     # A program that records on CPU 1 goes on elsewhere when that goes: each event is there once, in one lane or the other.
-    taskset 2 records /tmp/segment 10000 >/tmp/recorded &
+    taskset 2 records /tmp/segment 20000 >/tmp/recorded &
     recorder=$!
     until grep -q recorded /tmp/recorded; do sleep 0.1; done
     sleep 0.5
@@ -119,7 +119,7 @@ if [ "$offline" = yes ]; then
     part recorder wait $recorder
     part snapshot cloister snapshot /tmp/segment -o /tmp/trace
     part events sh -c "cloister view /tmp/trace | awk '{ ++cpus[\$3]; ++events[\$5] }
-        END { for (n = 1; n <= 10000; ++n) once += events[\"n=\" n] == 1; print once + 0, NR, cpus[0] + 0, cpus[1] + 0 }'"
+        END { for (n = 1; n <= 20000; ++n) once += events[\"n=\" n] == 1; print once + 0, NR, cpus[0] + 0, cpus[1] + 0 }'"
     online 1
 fi
 part done true
