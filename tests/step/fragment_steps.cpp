@@ -1,9 +1,10 @@
-// Events in fragments interrupted at every instruction of their writer, and of the lane's writer under each fragment; and
-// there: looked at by a reader, other events written, further ones in fragments begun and ended, dropped, lapped; killed;
-// and interrupted once more inside of that. Every event whose commit said so is there once, whole and itself; the others
-// are incomplete or not there; drops are counted exactly.
+// Events in fragments interrupted at every instruction of their writer, and of the lane's writer under each fragment;
+// and there: looked at by a reader, other events written, further ones in fragments begun and ended, dropped, lapped;
+// killed; and interrupted once more inside of that. Every event whose commit said so is there once, whole and itself;
+// the others are incomplete or not there; drops are counted exactly.
 //
-// Exit status: as that of lane_steps.cpp. staged_event.cpp is compiled into this once as it is and once for each mutant.
+// Exit status: as that of lane_steps.cpp. staged_event.cpp is compiled into this once as it is and once for each
+// mutant.
 #include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>

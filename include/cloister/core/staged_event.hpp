@@ -1,5 +1,5 @@
-// Events of any size: begin, append, commit. Freestanding: no libc, no allocation, some 4.2 KiB of stack. fragment.hpp is
-// the specification.
+// Events of any size: begin, append, commit. Freestanding: no libc, no allocation, some 4.2 KiB of stack. fragment.hpp
+// is the specification.
 #pragma once
 
 #include "cloister/core/fragment.hpp"
