@@ -15,6 +15,7 @@
 
 #include <fmt/format.h>
 
+#include "../core/rseq.hpp"
 #include "../scratch.hpp"
 #include "cloister/core/lane_reader.hpp"
 #include "ctf/events.hpp"
@@ -71,6 +72,8 @@ void append(StagedEvent& event, std::uint32_t n, const std::string& text) {
     (void)event.append(text.c_str(), text.size() + 1);
 }
 
+constexpr std::uint64_t kNoCpu = UINT64_MAX;
+
 struct Shown {
     std::string name, incomplete;
     std::uint32_t n = 0;
@@ -92,7 +95,7 @@ std::vector<Shown> read(const std::string& directory, std::optional<std::int64_t
         if (step != Cursor::Step::event) continue;
         Shown one;
         one.name = events.event().name;
-        one.cpu = *events.packet().cpu;
+        one.cpu = events.packet().cpu.value_or(kNoCpu);
         one.ns = events.ns();
         EXPECT_TRUE(events.fields(values));
         if (!values.empty()) one.n = static_cast<std::uint32_t>(values[0].bits);
@@ -129,7 +132,7 @@ protected:
         trace_ = trace;
         return read(trace);
     }
-    tests::Scratch folder_;
+    cloister::tests::Scratch folder_;
     std::string trace_;
     int count_ = 0, fragments_ = 0;
 };
@@ -212,6 +215,27 @@ TEST_F(Fragments, OtherEventsAndAMigrationComeBetween) {
                 ASSERT_EQ(part[i].incomplete, "");
             }
         }
+}
+
+TEST_F(Fragments, AThreadLosesItsRestartableSequencesInTheMiddle) {
+    const auto recorder = make(options(Mode::overwrite, 16, 4096));
+    const std::string text = letters(6'000, 1);
+    bool unregistered = false;
+    std::thread([&] {
+        StagedEvent event = recorder->begin(0, kText);
+        const std::uint32_t n = 1;
+        (void)event.append(&n, sizeof n);
+        (void)event.append(text.c_str(), 3'000);
+        unregistered = cloister::core::test::unregister();
+        (void)event.append(text.c_str() + 3'000, text.size() + 1 - 3'000);
+        EXPECT_EQ(event.commit(), Wrote::done);
+    }).join();
+    ASSERT_TRUE(unregistered);
+    const auto found = shown(*recorder);
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].text, text) << "half of it in a lane, half in the spill lane";
+    EXPECT_EQ(found[0].incomplete, "");
+    EXPECT_EQ(found[0].cpu, kNoCpu);
 }
 
 TEST_F(Fragments, ASmallOneThatIsDroppedLeavesNothing) {

@@ -209,7 +209,8 @@ public:
         for (const auto& stream : trace->streams()) {
             ctf::Cursor cursor(stream);
             ctf::Counts counts;
-            ASSERT_TRUE(cursor.count(counts)) << cursor.error().text();
+            ctf::FragmentCounts fragments;
+            ASSERT_TRUE(cursor.count(counts, fragments)) << cursor.error().text();
             for (const u64 of_class : counts.events) count += of_class;
         }
         EXPECT_EQ(count, events());
