@@ -1,5 +1,5 @@
-// spill_storm SECONDS: threads with rseq and threads without it write into one channel that discards, lanes and spill lane,
-// and into one that overwrites; all of them are interrupted by signals that write as well, and moved from CPU to CPU.
+// spill_storm SECONDS: threads with rseq and threads without it write into one channel that discards, lanes and spill
+// lane, and into one that overwrites; all are interrupted by signals that write as well, and moved from CPU to CPU.
 // A drain empties the first, a reader copies from the second. At the end each event whose write was done must have come
 // out once or be counted as passed over, and what was dropped must be what the lanes have counted.
 #include <sched.h>

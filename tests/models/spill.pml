@@ -261,8 +261,8 @@ proctype reader() {
     byte i, k, used, writers, n, found, covered, before, t, l, m;
     bit torn, stable;
 T1:
-    atomic { i = 0; k = 0; used = 0; writers = 0; n = 0; found = 0; covered = 0; before = 0; t = 0; l = 0; m = 0; torn = 0;
-             stable = 0 };
+    atomic { i = 0; k = 0; used = 0; writers = 0; n = 0; found = 0; covered = 0; before = 0; t = 0; l = 0; m = 0;
+             torn = 0; stable = 0 };
     if
     :: i = 0
     :: i = 1

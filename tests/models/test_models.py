@@ -48,7 +48,7 @@ class Case(unittest.TestCase):
     MODEL = "lane.pml"
 
     def holds(self, states, never=(), **configuration):
-        """No error in all of its states, of which there are about so many, and no step that is never taken but these."""
+        """No error in all of its states, of which there are about so many, and none but these steps is never taken."""
         search = Search(self.MODEL, **configuration)
         print(f"{configuration}: {search.states} states", flush=True)
         self.assertTrue(search.complete, search.text)
