@@ -51,13 +51,17 @@ void store_event(u32* at, u32 number, u32 count, const u64 (&head)[2], u32 id, c
     put(at + kBegin + 4, id);
     put(at + kBegin + 5, bytes);
     u32 cell = 0, word = kBegin + kHead;
-    for (u32 i = 0; i < padded(bytes); i += 4, ++word) {
+    for (u32 i = 0; i < bytes; i += 4, ++word) {
         if (word == kWords) {
             ++cell;
             word = kBegin;
         }
+        const u8* from = static_cast<const u8*>(payload) + i;
         u32 value = 0;
-        __builtin_memcpy(&value, static_cast<const u8*>(payload) + i, sizeof value);
+        if (bytes - i >= sizeof value)
+            __builtin_memcpy(&value, from, sizeof value);
+        else  // and none of what lies behind it
+            for (u32 b = 0; b < bytes - i; ++b) value |= u32{from[b]} << 8 * b;
         put(at + cell * kWords + word, value);
     }
 #if CLOISTER_SPILL_MUTANT != 4

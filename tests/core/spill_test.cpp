@@ -116,9 +116,9 @@ TEST(Spill, ADrainPassesOverAHoleOnlyWhenItMust) {
     ASSERT_EQ(write(spill, 1), Wrote::done);
     leave_hole(spill);
     u64 n = 1;
-    while (spill.active() < 2) ASSERT_EQ(write(spill, ++n), Wrote::done);
-    EXPECT_FALSE(next_to_drain(spill.lane, spill.shape, index)) << "its writer may yet commit";
     while (spill.active() < 3) ASSERT_EQ(write(spill, ++n), Wrote::done);
+    EXPECT_FALSE(next_to_drain(spill.lane, spill.shape, index)) << "its writer may yet commit";
+    while (spill.active() < 4) ASSERT_EQ(write(spill, ++n), Wrote::done);
     ASSERT_TRUE(next_to_drain(spill.lane, spill.shape, index));
     EXPECT_EQ(copy_of(spill, index).number, 1U);
     EXPECT_EQ(copy_of(spill, index).holes, 1U);

@@ -31,7 +31,7 @@ constexpr u32 kDwords = 200;  // of a big event behind its 16 bytes: four of the
 
 int failures = 0;
 
-enum class Kind { empty, pair, odd, big, huge };
+enum class Kind { empty, scrap, pair, odd, big, huge };
 
 class World {
 public:
@@ -57,7 +57,7 @@ public:
         const std::array<u64, 2> head{u64{dwords} << 8, counter};
         std::memcpy(payload.data(), head.data(), sizeof head);
         std::memset(payload.data() + 16, static_cast<u8>(counter), 4 * std::size_t{dwords});
-        const u32 bytes = kind == Kind::empty ? 0 : 16 + 4 * dwords;
+        const u32 bytes = kind == Kind::empty ? 0 : kind == Kind::scrap ? 7 : 16 + 4 * dwords;
         const Wrote wrote = write_spill(spill.view, kPair, payload.data(), bytes);
         if (wrote == Wrote::done) done.push_back(counter);
         if (wrote == Wrote::dropped) ++dropped;
@@ -184,6 +184,7 @@ const std::vector<Scenario>& scenarios() {
         {"an event of two cells", kOver, [](World& w) { w.write(Kind::pair); }, Kind::odd, Wrote::done},
         {"a big event", kOver, [](World& w) { w.write(Kind::pair); }, Kind::big, Wrote::done},
         {"an event without a payload", kOver, [](World& w) { w.write(Kind::pair); }, Kind::empty, Wrote::done, false},
+        {"an event of an odd length", kOver, [](World& w) { w.write(Kind::pair); }, Kind::scrap, Wrote::done, false},
         {"the first event", kOver, [](World&) {}, Kind::pair, Wrote::done},
         {"the first event, and the lane needs memory", kOver, [](World&) { cloister_populate_lane = give_memory; },
          Kind::pair, Wrote::done},

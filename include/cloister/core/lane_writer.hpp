@@ -114,8 +114,7 @@ enum class Wrote : u8 {
 // rseq write to the spill lane. `payload` must not fault. Async-signal-safe; waits for nobody.
 [[nodiscard]] Wrote write_slow(const View& view, u32 id, const void* payload, u32 bytes);
 
-// To the spill lane, from any thread (spill.hpp). The same holds for `payload`, and for the bytes that follow it up to
-// a multiple of 4.
+// To the spill lane, from any thread (spill.hpp). Else as write_slow().
 [[nodiscard]] Wrote write_spill(const View& view, u32 id, const void* payload, u32 bytes);
 
 inline constexpr u32 padded(u32 bytes) { return (bytes + 3) & ~3U; }

@@ -47,7 +47,7 @@
 //       and S6. (Where that is so while another's event of several cells is missing, it is counted as well: the only
 //       count that is not exact.) The sub-buffer is never overwritten, as the writer may yet wake up: it is out of use
 //       for as long.
-//   P5  A drain passes over a hole when the next sub-buffer has been filled since: an event whose writer sleeps longer
+//   P5  A drain passes over a hole when more than half of the sub-buffers are full: an event whose writer sleeps longer
 //       is counted as lost although its write returns Wrote::done later. The only case in which that can be.
 //
 //
@@ -106,7 +106,7 @@
 //     number unchanged -> cells of kind 1 and that number begin whole events. The whole word unchanged -> of s.writers
 //     events some are missing (P4).
 //
-//   drain: the lowest number > drained that is closed; writers != 0 -> only if another behind it is closed (P5)
+//   drain: the lowest number > drained that is closed; writers != 0 -> only if more than half are (P5)
 //     as a snapshot; put it in a safe place; discard mode: state or= taken (T4); drained = number
 //
 //

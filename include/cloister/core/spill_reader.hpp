@@ -77,7 +77,7 @@ inline void spill_payload(const u64* copy, const SpillEvent& event, u8* to) {
 // ---- The drain: one per channel at a time, who has made sure of that ----
 
 // The closed sub-buffer that is to be drained next; false if there is none yet. One in which a writer is, is given only
-// when another behind it is closed.
+// when more than half of all are closed (P5).
 [[nodiscard]] inline bool next_to_drain(const u8* lane, const SpillShape& shape, u32& index) {
     const u32 drained = spill_drained_of(lane);
     u32 closed = 0, lowest = 0;
@@ -91,7 +91,7 @@ inline void spill_payload(const u64* copy, const SpillEvent& event, u8* to) {
         index = i;
         held = state.writers() != 0;
     }
-    return closed > (held ? 1U : 0U);
+    return closed > (held ? shape.slots / 2 : 0U);
 }
 
 // What was copied of it is in a safe place.
