@@ -10,11 +10,13 @@
 
 namespace cloister::bench {
 
-inline double now_ns() {
+inline double now_ns(clockid_t clock = CLOCK_MONOTONIC) {
     timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
+// What the calling thread has used of a CPU: what is compared is work, not what else the machine does.
+inline double cpu_ns() { return now_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 inline std::vector<int> allowed_cpus() {
     cpu_set_t set;

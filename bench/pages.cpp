@@ -1,5 +1,5 @@
 // pages_bench [ROUNDS]: what an event costs in a loop that thrashes the TLB, in a segment of 4 KiB pages and in one of
-// 2 MiB pages, in turn within each round, as one JSON object of ns an iteration. `huge` is left out where there are no
+// 2 MiB pages, in turn within each round, as one JSON object of ns of CPU time an iteration. `huge` is left out where there are no
 // huge pages, and stderr says so.
 #include <sys/mman.h>
 
@@ -50,12 +50,12 @@ std::unique_ptr<recorder::Recorder> make(bool huge) {
 }
 
 double per_iteration(Thrasher& thrasher, const core::View* view) {
-    const double begin = bench::now_ns();
+    const double begin = bench::cpu_ns();
     for (std::uint64_t n = 0; n < kIterations; ++n) {
         thrasher.touch();
         if (view && core::write_pair(*view, 5, n, ~n) != core::Wrote::done) std::exit(1);
     }
-    return (bench::now_ns() - begin) / kIterations;
+    return (bench::cpu_ns() - begin) / kIterations;
 }
 
 }  // namespace

@@ -31,5 +31,5 @@ def measure(programs, rounds):
     if "huge" not in costs:
         rows.append(["2 MiB pages", "none could be had here", ""])
     return (f"### Pages, under a workload that thrashes the TLB, {len(without)} rounds\n\n"
-            + table(["segment of", "ns an iteration: median (least to most)", "of which the event"],
+            + table(["segment of", "ns of CPU an iteration: median (least to most)", "of which the event"],
                     [["no event", spread(without, 1), ""], *rows]))

@@ -1,6 +1,6 @@
 // snapshot_bench [ROUNDS]: a snapshot of a segment of 64 MiB while it is written to at full speed. One JSON object: how
-// long a snapshot took (ms), and the longest that a writer took for one event (us) in a second with snapshots one after
-// the other and in one without, in turn; and what a switch of sub-buffers costs (us).
+// long a snapshot took and what it used of a CPU (ms); the longest that a writer took for one event (us) in a second
+// with snapshots one after the other and in one without, in turn; and what a switch of sub-buffers costs (us).
 //
 // The writers are on all CPUs but the first, where the snapshots are taken: on a CPU that they shared, what a writer
 // waits for would be the scheduler. Ends with status 1 if a snapshot is not one unbroken run of each lane.
@@ -118,7 +118,7 @@ int main(int argc, char** argv) {
     }
     const auto preamble = recorder::preamble_of(recorder.segment());
     const double us = 1e6 / static_cast<double>(preamble.clock.frequency);
-    std::vector<double> took, with, without, bytes;
+    std::vector<double> took, used, with, without, bytes;
     for (int round = 0; round < 2 * rounds; ++round) {
         ++round_now;
         const double end = bench::now_ns() + kRoundNs;
@@ -129,9 +129,10 @@ int main(int argc, char** argv) {
             timespec pause{0, 1'000'000};
             nanosleep(&pause, nullptr);
             if (!snapshots) continue;
-            const double begin = bench::now_ns();
+            const double begin = bench::now_ns(), begin_cpu = bench::cpu_ns();
             const auto done = recorder::snapshot(recorder.segment(), folder / "trace");
             took.push_back((bench::now_ns() - begin) / 1e6);
+            used.push_back((bench::cpu_ns() - begin_cpu) / 1e6);
             if (!done) give_up(done.error().text());
             bytes.push_back(static_cast<double>(done->bytes) / (1 << 20));
             if (n == 0) check(folder / "trace");
@@ -151,6 +152,8 @@ int main(int argc, char** argv) {
     bench::print_json("mib", bytes);
     std::fputs(", ", stdout);
     bench::print_json("took_ms", took);
+    std::fputs(", ", stdout);
+    bench::print_json("used_ms", used);
     std::fputs(", ", stdout);
     bench::print_json("longest_with_us", with);
     std::fputs(", ", stdout);

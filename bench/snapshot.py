@@ -7,6 +7,7 @@ from common import run, spread, table
 def measure(programs, rounds):
     found = json.loads(run([programs.snapshot_bench, rounds]))
     rows = [["a snapshot, ms", spread(found["took_ms"], 1)],
+            ["of which on the CPU", spread(found["used_ms"], 1)],
             ["of which events, MiB", spread(found["mib"], 1)],
             ["a writer's longest wait for one event, with snapshots one after the other, us",
              spread(found["longest_with_us"], 1)],
