@@ -115,7 +115,7 @@ class Control(Recorded):
         self.assertEqual(self.on(program), [])
 
     def test_its_barriers_are_cloisters_own(self):
-        """Patching sends IPIs to the CPU that is watched: they are not there without cloister, and the report says so."""
+        """Patching sends IPIs to the watched CPU: they are not there without cloister, and the report says so."""
         program = self.start("busy")
 
         def threads():
@@ -129,8 +129,9 @@ class Control(Recorded):
         os.sched_setaffinity(threads()["cloister-ctl"], {OTHER})
         with Cloister("watch", "-c", CPU, "--pid", program.pid, "-d", "30s") as watching:
             def barriers():
-                self.assertEqual(cloister("record", "--pid", program.pid, "-o", self.folder / str(barriers.turn), "-e", "*",
-                                          "-d", "50ms", json=False).status, 0)
+                done = cloister("record", "--pid", program.pid, "-o", self.folder / str(barriers.turn), "-e", "*",
+                                "-d", "50ms", json=False)
+                self.assertEqual(done.status, 0, str(done))
                 barriers.turn += 1
                 return barriers.turn == 20
             barriers.turn = 0
