@@ -7,7 +7,7 @@ import unittest
 from harness import CPU, OTHER, Cloister, cloister, wait_until
 from recorded import Recorded
 
-TRACED, TRACED_RECORDER = os.environ["TRACED"], os.environ["TRACED_RECORDER"]
+TRACED_RECORDER = os.environ["TRACED_RECORDER"]
 
 
 class Control(Recorded):
@@ -87,22 +87,6 @@ class Control(Recorded):
         # What it was asked for meanwhile is taken back when it goes on.
         os.kill(program.pid, signal.SIGCONT)
         self.assertEqual(self.on(program), [])
-
-    def test_of_a_program_that_was_started_for_it(self):
-        with Cloister("record", "-o", self.folder / "first", "-e", "program:detail", "--", TRACED, "say", "up", "read",
-                      json=False, stdin=-1) as running:
-            wait_until(lambda: "up" in running.text("stdout"), lambda: running.text("stderr"))
-            (name,) = os.listdir(self.folder / "first")
-            pid = name.rpartition("-")[2]
-            listed = cloister("record", "--pid", pid, "--list", json=False)
-            self.assertEqual(listed.status, 0, str(listed))
-            self.assertIn("on      7 program:detail", listed.out)
-            second = cloister("record", "--pid", pid, "-o", self.folder / "second", "-e", "*", json=False)
-            self.assertEqual(second.status, 2, str(second))
-            self.assertIn("another drain", second.err)
-            os.kill(int(pid), signal.SIGKILL)
-            running.finish()
-            running.process.stdin.close()
 
     def test_what_it_cannot_do(self):
         program = self.start("spin")
