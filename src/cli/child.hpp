@@ -36,7 +36,8 @@ private:
 
 // Makes `parser` show "-- CMD ARGS..." in its usage.
 void add_command(CLI::App& parser);
-// The command: what stood behind "--", or from the first word on that is no option. `tail`: "--" and what was behind it.
+// The command: what stood behind "--", or from the first word on that is no option. `tail`: "--" and what was behind
+// it.
 [[nodiscard]] std::vector<std::string> command_of(const CLI::App& parser, std::vector<std::string> tail);
 
 }  // namespace cloister::cli

@@ -1,6 +1,7 @@
 // cloister view DIR [--from T --to T --event GLOB --where EXPR --last N --stats --json]
 #include <fmt/format.h>
 #include <fnmatch.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,6 +14,7 @@
 
 #include "breach/budget.hpp"
 #include "cli/commands.hpp"
+#include "cli/progress.hpp"
 #include "ctf/events.hpp"
 #include "ctf/query.hpp"
 #include "ctf/show.hpp"
@@ -89,6 +91,7 @@ public:
             walk([this](ctf::Events& events, Cursor::Step step) {
                 options_.stats ? tally(events, step) : show(events, step);
             });
+        progress_.clear();
         if (options_.stats) stats();
         lines_.flush(true);
         if (const auto error = lines_.error()) return failed(*error);
@@ -142,6 +145,9 @@ private:
         events.limit(from_, to_);
         std::map<const ctf::EventLayout*, bool> wanted_classes;
         for (Cursor::Step step = events.next(); step != Cursor::Step::end; step = events.next()) {
+            // Where the events themselves go to the terminal, they are the progress.
+            if (constexpr unsigned kOften = 4096; ++steps_ % kOften == 0 && quiet_output_ && progress_.due())
+                progress_.show(fmt::format("{} events read", grouped(looked_at_)));
             if (step == Cursor::Step::broken) {
                 report(events.error());
                 continue;
@@ -178,6 +184,7 @@ private:
     void report(const Error& error) {
         broken_ = true;
         if (quiet_) return;
+        progress_.clear();
         lines_.flush(true);  // what lies before it, before it
         std::fputs(error.text().c_str(), stderr);
     }
@@ -295,6 +302,7 @@ private:
             std::vector<std::uint64_t> events(trace.layout().events);
             ctf::FragmentCounts joined;
             for (const auto& stream : trace.streams()) {
+                if (progress_.due()) progress_.show(fmt::format("counting the events of {}", stream.name()));
                 Cursor cursor(stream);
                 ctf::Counts counts;
                 if (!cursor.count(counts, joined)) report(cursor.error());
@@ -393,6 +401,9 @@ private:
     }
 
     const ViewOptions& options_;
+    Progress progress_;
+    const bool quiet_output_ = options_.stats || options_.last != 0 || isatty(STDOUT_FILENO) == 0;
+    std::uint64_t steps_ = 0;
     std::vector<ctf::Trace> traces_;
     std::optional<ctf::Query> query_;
     Lines lines_;

@@ -3,15 +3,15 @@
 //
 // Roles
 //   asker    a process that may write to the segment: the same user, or root. One at a time: it holds an open file
-//            description lock (fcntl(2), F_OFD_SETLK) on the first byte of the area, which the kernel takes away when it
-//            ends, however that ends
-//   server   a thread of the program that records, "cloister-ctl", which Recording::start makes and stop ends. It is the
-//            one who patches: patching needs the program's own text, its lock and its membarrier(2)
+//            description lock (fcntl(2), F_OFD_SETLK) on the first byte of the area, which the kernel takes away when
+//            it ends, however it ends
+//   server   a thread of the program that records, "cloister-ctl", which record::start() makes and stop() ends. It is
+//            the one who patches: patching needs the program's own text, its lock and its membarrier(2)
 //
 // The server has all signals blocked but those that a thread raises itself: a handler of the program never runs on it,
 // and the blocked SIGTRAP of one thread would have text patched the slow way (tracepoint/patch.hpp). Where the program
-// may use isolated CPUs, it keeps to the others. It sleeps in a futex wait; only while an asker is there does it wake up
-// once a second, to see whether it still is.
+// may use isolated CPUs, it keeps to the others. It sleeps in a futex wait; only while an asker is there does it wake
+// up once a second, to see whether it still is.
 //
 // Words
 //   state   {turn : 30, phase : 2}, the futex. 0 idle, 1 asked, 2 answered
@@ -22,8 +22,8 @@
 //            reads the answer
 //   server   sleeps until {t, asked} (C2); copies the request; state again: not the same word: begins anew;
 //            does it; writes the answer; CAS {t, asked} -> {t, answered} (C3); wakes
-//   Before its first request an asker says `begin`; when it ends it says `end`. At both, and when the lock is found free
-//   (the asker was killed), the server turns off what was turned on for an asker (cloister_trace_release).
+//   Before its first request an asker says `begin`; when it ends it says `end`. At both, and when the lock is found
+//   free (the asker was killed), the server turns off what was turned on for an asker (cloister_trace_release).
 //
 // Guarantees
 //   G1  nothing in the area is used in place: the server copies at most kRequestBytes, then understands the copy, so a
@@ -96,8 +96,8 @@ private:
 // One asker's session.
 class ControlSession {
 public:
-    // `pid`: of the program, as this process sees it. Errors: another one is at it; nobody is there to answer (a program that has ended, or was built without); no
-    // answer in time.
+    // `pid`: of the program, as this process sees it. Errors: another one is at it; nobody is there to answer (a
+    // program that has ended, or was built without); no answer in time.
     [[nodiscard]] static Result<ControlSession> begin(const Segment& segment, pid_t pid,
                                                       std::chrono::milliseconds patience = std::chrono::seconds(10));
     ControlSession(ControlSession&& other) noexcept;

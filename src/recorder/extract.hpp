@@ -29,8 +29,8 @@ struct Extracted {
 };
 
 // Copies what is in all lanes now into a trace, spill lanes included: one unbroken run of sub-buffers for each that
-// ends with what was committed when its turn came. Writers run on; nothing in the segment is changed. `progress` is told
-// how many packets of how many have been written. Errors: those of the trace writer.
+// ends with what was committed when its turn came. Writers run on; nothing in the segment is changed. `progress` is
+// told how many packets of how many have been written. Errors: those of the trace writer.
 using Told = std::function<void(std::size_t done, std::size_t all)>;
 [[nodiscard]] Result<Extracted> snapshot(const Segment& segment, const std::string& directory,
                                          const Told& progress = {});

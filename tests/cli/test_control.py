@@ -7,7 +7,7 @@ import unittest
 from harness import CPU, OTHER, Cloister, cloister, wait_until
 from recorded import Recorded
 
-TRACED, TRACED_RECORDER = os.environ["TRACED"], os.environ["TRACED_RECORDER"]
+TRACED_RECORDER = os.environ["TRACED_RECORDER"]
 
 
 class Control(Recorded):
@@ -88,22 +88,6 @@ class Control(Recorded):
         os.kill(program.pid, signal.SIGCONT)
         self.assertEqual(self.on(program), [])
 
-    def test_of_a_program_that_was_started_for_it(self):
-        with Cloister("record", "-o", self.folder / "first", "-e", "program:detail", "--", TRACED, "say", "up", "read",
-                      json=False, stdin=-1) as running:
-            wait_until(lambda: "up" in running.text("stdout"), lambda: running.text("stderr"))
-            (name,) = os.listdir(self.folder / "first")
-            pid = name.rpartition("-")[2]
-            listed = cloister("record", "--pid", pid, "--list", json=False)
-            self.assertEqual(listed.status, 0, str(listed))
-            self.assertIn("on      7 program:detail", listed.out)
-            second = cloister("record", "--pid", pid, "-o", self.folder / "second", "-e", "*", json=False)
-            self.assertEqual(second.status, 2, str(second))
-            self.assertIn("another drain", second.err)
-            os.kill(int(pid), signal.SIGKILL)
-            running.finish()
-            running.process.stdin.close()
-
     def test_what_it_cannot_do(self):
         program = self.start("spin")
         for words, found in ((("-e", "nobody:*"), "program:n, program:detail"), (("-e", "program:*@9"), "level 9"),
@@ -115,7 +99,7 @@ class Control(Recorded):
         self.assertEqual(self.on(program), [])
 
     def test_its_barriers_are_cloisters_own(self):
-        """Patching sends IPIs to the CPU that is watched: they are not there without cloister, and the report says so."""
+        """Patching sends IPIs to the watched CPU: they are not there without cloister, and the report says so."""
         program = self.start("busy")
 
         def threads():
@@ -129,8 +113,9 @@ class Control(Recorded):
         os.sched_setaffinity(threads()["cloister-ctl"], {OTHER})
         with Cloister("watch", "-c", CPU, "--pid", program.pid, "-d", "30s") as watching:
             def barriers():
-                self.assertEqual(cloister("record", "--pid", program.pid, "-o", self.folder / str(barriers.turn), "-e", "*",
-                                          "-d", "50ms", json=False).status, 0)
+                done = cloister("record", "--pid", program.pid, "-o", self.folder / str(barriers.turn), "-e", "*",
+                                "-d", "50ms", json=False)
+                self.assertEqual(done.status, 0, str(done))
                 barriers.turn += 1
                 return barriers.turn == 20
             barriers.turn = 0

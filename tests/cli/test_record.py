@@ -101,6 +101,22 @@ class Command(Recorded):
         (numbers,) = self.numbers().values() or [[]]
         self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
 
+    def test_its_tracepoints_can_be_listed_meanwhile(self):
+        with Cloister("record", "-o", self.folder / "first", "-e", "program:detail", "--", TRACED, "say", "up", "read",
+                      json=False, stdin=-1) as running:
+            wait_until(lambda: "up" in running.text("stdout"), lambda: running.text("stderr"))
+            (name,) = os.listdir(self.folder / "first")
+            pid = name.rpartition("-")[2]
+            listed = cloister("record", "--pid", pid, "--list", json=False)
+            self.assertEqual(listed.status, 0, str(listed))
+            self.assertIn("on      7 program:detail", listed.out)
+            second = cloister("record", "--pid", pid, "-o", self.folder / "second", "-e", "*", json=False)
+            self.assertEqual(second.status, 2, str(second))
+            self.assertIn("another drain", second.err)
+            os.kill(int(pid), signal.SIGKILL)
+            running.finish()
+            running.process.stdin.close()
+
     def test_a_recorder_that_is_killed_leaves_the_command_alone(self):
         with Cloister("record", "-o", self.folder / "trace", "--", TRACED, "say", "up", "read", "fire", 100, "say", "done",
                       json=False, stdin=subprocess.PIPE) as running:

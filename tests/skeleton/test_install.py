@@ -29,6 +29,8 @@ target_link_libraries(plugin PRIVATE cloister::trace_library)
 set_target_properties(plugin PROPERTIES PREFIX "")
 add_executable(recorded recorded.cpp)
 target_link_libraries(recorded PRIVATE cloister::record)
+add_executable(analyser analyser.cpp)
+target_link_libraries(analyser PRIVATE cloister::record)
 """,
     "traced.cpp": """
 #include <cloister/trace.hpp>
@@ -117,6 +119,8 @@ class Install(unittest.TestCase):
         source.mkdir()
         for name, text in TRACED.items():
             (source / name).write_text(text)
+        example = pathlib.Path(__file__).resolve().parents[2] / "examples/recorder/analyser.cpp"
+        (source / "analyser.cpp").write_text(example.read_text())
         run(CMAKE, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={self.prefix}")
         run(CMAKE, "--build", build)
         for glob, shown in (("demo:*", ["program", "plugin"]), ("demo:pl*", ["plugin"]), ("", [])):
@@ -127,6 +131,13 @@ class Install(unittest.TestCase):
         run(build / "recorded", trace)
         shown = run(self.program, "view", trace)
         self.assertEqual(shown.count("demo:recorded"), 3, shown)
+        refused = subprocess.run([build / "analyser", "/etc/passwd"], capture_output=True, text=True)
+        self.assertIn("is not a segment", refused.stderr)
+
+        # The command finds the library that brings the recorder to a program that has none.
+        run(self.program, "record", "-o", self.work / "command", "--", build / "traced", build / "plugin.so")
+        shown = run(self.program, "view", self.work / "command")
+        self.assertEqual((shown.count("demo:program"), shown.count("demo:plugin")), (1, 1), shown)
 
     def test_tracepoints_with_pkg_config(self):
         environment = {**os.environ, "PKG_CONFIG_PATH": str(next(self.prefix.rglob("cloister.pc")).parent)}
