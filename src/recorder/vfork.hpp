@@ -24,7 +24,8 @@
 // The program's own `vfork` stands before the C library's, also for its shared libraries. posix_spawn, system and popen
 // do not call it: their children run nothing but the C library, with all signals blocked. Not covered: clone(CLONE_VM)
 // by hand without a thread pointer of its own (CLONE_SETTLS), which has no way to be told from its parent, and vfork
-// by a bare system call. Do not fire events there.
+// by a bare system call, and vfork in programs that the recorder was preloaded into, as that library exports nothing.
+// Do not fire events there.
 #pragma once
 
 #include <cstdint>

@@ -36,6 +36,14 @@ class Snapshot(Segments):
         self.assertIsNone(program.poll(), "it runs on")
         self.assert_newest(self.folder / "trace")
 
+    def test_of_a_program_without_restartable_sequences(self):
+        program = self.start_program("env", "GLIBC_TUNABLES=glibc.pthread.rseq=0", RECORDS, said="recorded")
+        done = cloister("snapshot", "--pid", program.pid, "-o", self.folder / "trace", json=False)
+        self.assertEqual(done.status, 0, str(done))
+        self.assert_newest(self.folder / "trace")
+        self.assertEqual({event["cpu"] for event in self.events(self.folder / "trace")}, {None}, "it is of no CPU")
+        self.assertNotIn("cpu", cloister("view", self.folder / "trace", json=False).out)
+
     def test_of_a_dead_program(self):
         program = self.start(self.folder / "segment")
         program.kill()
