@@ -111,13 +111,13 @@ TEST(Sandbox, ALaneThatCannotGetMemoryRefusesAndCounts) {
     EXPECT_EQ(events_of(path).size(), 20U);
 }
 
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)  // their runtimes make calls in between
 CLOISTER_EVENT(surroundings, event, (std::uint64_t, number));
 
 [[gnu::noinline, gnu::no_sanitize("thread", "address", "undefined")]] void fire(u64 from, u64 to) {
     for (u64 n = from; n <= to; ++n) CLOISTER_TRACE(surroundings, event, n);
 }
 
-#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)  // their runtimes make calls in between
 TEST(Sandbox, TracepointsGoOnToo) {
     const auto folder = tests::Scratch::in_memory();
     const std::string path = folder / "segment";
