@@ -2,7 +2,8 @@
 # cloister::cloister (for a budget in add_test), the library cloister::trace for programs with tracepoints, and
 # cloister::trace_library for shared libraries with tracepoints, which leave the runtime to the program, and
 # cloister::record for programs that record their events. pkg-config
-# --variable=cloister gives the program's path, --cflags and --libs the library.
+# --variable=cloister gives the program's path, --cflags and --libs the library; those of cloister-record
+# the recorder.
 include(CMakePackageConfigHelpers)
 
 install(TARGETS cloister cloister_trace cloister_trace_library cloister_record EXPORT cloister
@@ -19,7 +20,9 @@ install(FILES ${PROJECT_BINARY_DIR}/cloisterConfig.cmake ${PROJECT_BINARY_DIR}/c
 
 # Relative to the file itself, so that the tree may be installed with --prefix or DESTDIR and moved.
 file(RELATIVE_PATH CLOISTER_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
-configure_file(${CMAKE_CURRENT_LIST_DIR}/cloister.pc.in ${PROJECT_BINARY_DIR}/cloister.pc @ONLY)
-install(FILES ${PROJECT_BINARY_DIR}/cloister.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+foreach(file cloister.pc cloister-record.pc)
+  configure_file(${CMAKE_CURRENT_LIST_DIR}/${file}.in ${PROJECT_BINARY_DIR}/${file} @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/${file} DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endforeach()
 
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

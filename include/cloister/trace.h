@@ -57,8 +57,11 @@ enum {
     CLOISTER_DEBUG
 };
 
-/* Flags of a class. */
-enum { CLOISTER_CALL_STACK = 1 }; /* the tracer is asked to record the call stack with each event */
+/* Flags of a class.
+ * CLOISTER_CALL_STACK: the recorder writes the call stack with each event, from the site outwards, as the first field
+ * call_stack (no other may have that name). It follows frame pointers, and has the kernel read the stack, as these may
+ * lead anywhere: one system call (process_vm_readv) for each half KiB. Where a sandbox forbids it the stack is empty. */
+enum { CLOISTER_CALL_STACK = 1 };
 
 enum { /* kinds of fields */
        CLOISTER_INTEGER,
@@ -100,6 +103,7 @@ struct cloister_event {
     const void* payload; /* valid during the call of the probe */
     size_t size;         /* bytes */
     uint32_t clipped;    /* how many of its fields were clipped */
+    const void* frame;   /* {the caller's frame pointer, return address} of who has called cloister_trace_fire */
 };
 
 /* Called for every event of a class it was added to, in whatever context the event happens, signal handlers included:
@@ -161,11 +165,22 @@ int cloister_trace_synchronize(char* error, size_t size);
  * is held: visit calls no other function of the runtime. */
 int cloister_trace_classes(int (*visit)(void* data, const struct cloister_class* event_class), void* data);
 
-/* Calls announce for each class of each module that is loaded from now on, before an event of it can reach a probe.
- * The runtime's lock is held, as in cloister_trace_classes. Returns an id for the second. */
-typedef void (*cloister_listener)(void* data, const struct cloister_class* event_class);
-int cloister_trace_listen(cloister_listener announce, void* data);
-void cloister_trace_stop_listening(int id);
+/* A probe that has data of its own for each class, made before the first event of the class can reach it: what it needs
+ * to know of the class it is handed, and has not to look up. As a class is bound each time its module is registered, the
+ * data cannot be mixed up with that of another class that was at the same address before.
+ *
+ * bind is called for each class that there is, and for those that come as they do; the runtime's lock is held, as in
+ * cloister_trace_classes. It returns what the probe is called with for events of the class, or null: then it is not. If
+ * something went wrong it writes what into error[0, size), which was empty. */
+struct cloister_tracer {
+    cloister_probe probe;
+    int tracer; /* as of cloister_trace_add_probe */
+    void* (*bind)(void* owner, const struct cloister_class* event_class, char* error, size_t size);
+    void* owner;
+};
+/* Returns an id, for cloister_trace_remove_probe; or a negative number, and nothing was added: tracer out of range, or
+ * what bind said. What it says later, while modules are loaded, goes to cloister_trace_load_errors. */
+int cloister_trace_add_tracer(const struct cloister_tracer* tracer, char* error, size_t size);
 
 /* What went wrong while modules were loaded (cloister::trace::load_errors), as far as it fits. Returns its length. */
 size_t cloister_trace_load_errors(char* text, size_t size);
@@ -272,6 +287,12 @@ __attribute__((destructor(101))) static void cloister_leave_module_(void) {
         (void)0;                                   \
     })
 #endif
+
+/* In the function that lays out the fields, behind its call of cloister_trace_fire: it has a frame of its own with a frame
+ * pointer, whatever the program is compiled with, where its class wants call stacks. So the site itself is always found;
+ * what is beyond it takes -fno-omit-frame-pointer. */
+#define CLOISTER_KEEP_FRAME_(flags) \
+    if ((flags)&CLOISTER_CALL_STACK) __asm__ volatile("" : : "r"(__builtin_frame_address(0)))
 
 /* Fires an event of the class. The arguments are converted to the types of the fields as those of a function are. */
 #define CLOISTER_TRACE(...) CLOISTER_CAT_(CLOISTER_TRACE_, CLOISTER_SHAPE_(__VA_ARGS__))(__VA_ARGS__)

@@ -216,6 +216,7 @@ inline __attribute__((always_inline)) void fire(cloister_class& event_class, con
     CLOISTER_CLASS_(level, flags, provider, name, nullptr, 0);              \
     CLOISTER_LAYOUT_ cloister_fire_##provider##_##name() {                  \
         cloister_trace_fire(&cloister_class_##provider##_##name, "", 0, 0); \
+        CLOISTER_KEEP_FRAME_(flags);                                        \
     }                                                                       \
     static_assert(true)
 #define CLOISTER_EVENT_1(level, flags, provider, name, ...) \
@@ -227,6 +228,7 @@ inline __attribute__((always_inline)) void fire(cloister_class& event_class, con
     CLOISTER_LAYOUT_ cloister_fire_##provider##_##name(CLOISTER_LIST_(CLOISTER_PARAMETER_, count, __VA_ARGS__)) { \
         ::cloister::trace::detail::fire(cloister_class_##provider##_##name,                                       \
                                         CLOISTER_LIST_(CLOISTER_NAME_, count, __VA_ARGS__));                      \
+        CLOISTER_KEEP_FRAME_(flags);                                                                              \
     }                                                                                                             \
     static_assert(true)
 #define CLOISTER_PARAMETER_(type, name) type name

@@ -95,7 +95,7 @@ int record(const RecordOptions& options) {
     // What it lets through before the drain begins waits in the lanes.
     auto control = enable(options, *segment);
     if (!control) return failed(control.error());
-    auto drain = recorder::Drain::begin(std::move(*segment), options.directory);
+    auto drain = recorder::Drain::begin(std::move(*segment), options.directory, options.channels);
     if (!drain) return failed(drain.error());
     std::fprintf(stderr, "cloister: recording from process %d into %s; Ctrl-C ends it\n", owner,
                  options.directory.c_str());

@@ -9,6 +9,9 @@ void add_source(CLI::App& parser, SegmentOptions& options) {
     parser.add_option("--pid", options.pid, "The segment of this process")
         ->type_name("PID")
         ->check(CLI::PositiveNumber);
+    parser.add_option("--channel", options.channels, "Only this channel of it; may be given again for others")
+        ->type_name("NAME")
+        ->allow_extra_args(false);
 }
 
 CLI::Option* add_output(CLI::App& parser, SegmentOptions& options) {

@@ -1,7 +1,8 @@
-// Which segment a command is about: --pid PID or FILE, and where its trace goes.
+// Which segment a command is about: --pid PID or FILE, which of its channels, and where its trace goes.
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
@@ -13,9 +14,10 @@ namespace cloister::cli {
 struct SegmentOptions {
     int pid = 0;
     std::string file, directory;
+    std::vector<std::string> channels;  // none: all
 };
 
-// --pid and FILE; and -o.
+// --pid, FILE and --channel; and -o.
 void add_source(CLI::App& parser, SegmentOptions& options);
 CLI::Option* add_output(CLI::App& parser, SegmentOptions& options);
 // Errors: both or neither were given, and those of recorder::Segment. A file that is cut from here on ends the command.

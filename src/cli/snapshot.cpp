@@ -22,9 +22,10 @@ int snapshot(const SegmentOptions& options) {
     const auto segment = open_segment(options, recorder::Segment::Access::read);
     if (!segment) return failed(segment.error());
     Progress progress;
-    const auto done = recorder::snapshot(*segment, options.directory, [&](std::size_t written, std::size_t all) {
+    const auto show = [&](std::size_t written, std::size_t all) {
         if (progress.due()) progress.show(fmt::format("writing packet {} of {}", written, all));
-    });
+    };
+    const auto done = recorder::snapshot(*segment, options.directory, options.channels, show);
     progress.clear();
     if (!done) return failed(done.error());
 

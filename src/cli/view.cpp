@@ -13,6 +13,7 @@
 #include <set>
 
 #include "breach/budget.hpp"
+#include "cli/call_stacks.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
 #include "ctf/events.hpp"
@@ -67,7 +68,7 @@ private:
 class View {
 public:
     View(const ViewOptions& options, std::vector<ctf::Trace> traces, std::optional<ctf::Query> query)
-        : options_(options), traces_(std::move(traces)), query_(std::move(query)) {}
+        : options_(options), traces_(std::move(traces)), query_(std::move(query)), stacks_(traces_) {}
 
     int run() {
         {
@@ -197,17 +198,20 @@ private:
         }
         const auto context = std::span(values_).first(events.of_contexts());
         const auto fields = std::span(values_).subspan(events.of_contexts());
+        const auto stack = stacks_.of(events, fields);
         const ctf::JoinedEvent* const incomplete = events.incomplete();
         std::string& out = lines_.text();
         if (!options_.json) {
             stamp(events.ns(), events.packet());
             out += events.event().name;
-            for (const auto part : {context, fields}) {
+            // The addresses of a stack that has names are left out.
+            for (const auto part : {context, stack.empty() ? fields : fields.subspan(stack.end)}) {
                 if (part.empty()) continue;
                 out += "  ";
                 ctf::append_text(out, part);
             }
             if (incomplete) ctf::append_text(out += "  ", *incomplete);
+            if (!stack.empty()) out += fmt::format("  at {}", fmt::join(stack.calls, " < "));
             out += '\n';
             return;
         }
@@ -219,6 +223,14 @@ private:
         out += ",\"fields\":";
         ctf::append_json(out, fields);
         if (incomplete) ctf::append_json(out += ",\"incomplete\":", *incomplete);
+        if (!stack.empty()) {
+            out += ",\"stack\":[";
+            for (const auto& call : stack.calls) {
+                if (&call != stack.calls.data()) out += ',';
+                ctf::append_json(out, call);
+            }
+            out += ']';
+        }
         out += "}\n";
     }
 
@@ -406,6 +418,7 @@ private:
     std::uint64_t steps_ = 0;
     std::vector<ctf::Trace> traces_;
     std::optional<ctf::Query> query_;
+    CallStacks stacks_;
     Lines lines_;
     std::vector<ctf::Value> values_;
     std::int64_t begin_ = 0;  // of all traces, ns

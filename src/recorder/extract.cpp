@@ -2,17 +2,18 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/utsname.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 
 #include "cloister/core/lane_reader.hpp"
 #include "ctf/metadata.hpp"
 #include "ctf/metadata_text.hpp"
+#include "recorder/modules.hpp"
 #include "system/files.hpp"
 
 namespace cloister::recorder {
@@ -36,18 +37,6 @@ ctf::PacketInfo info_of(std::size_t channel, std::uint32_t cpu, const core::SubB
 std::uint64_t end_of_open(const core::u8* lane, const Segment::Channel& channel, const core::SubBuffer& at) {
     const core::Commit commit{core::lane_words::load(lane + channel.shape.descriptor(at.descriptor))};
     return (std::uint64_t{commit.high()} + 1) << core::kTimeBits;
-}
-
-// Adds the classes that have come since.
-Result<void> add_classes(ctf::TraceWriter& trace, const Segment& segment, std::size_t& known) {
-    if (segment.classes_end() == known) return {};
-    const auto classes = segment.classes(known);
-    if (!classes) return tl::unexpected(classes.error());
-    for (const auto& event : *classes) {
-        if (auto ok = trace.add(event.channel, event.id, event.text); !ok) return ok;
-        known = event.end;
-    }
-    return {};
 }
 
 // A sub-buffer, of which `bytes` is a copy or the place itself, as a packet.
@@ -112,7 +101,46 @@ std::vector<Copy> copy_lane(const core::u8* lane, const Segment::Channel& channe
 
 }  // namespace
 
-ctf::Preamble preamble_of(const Segment& segment) {
+Result<std::vector<std::size_t>> choose_channels(const Segment& segment, const ChannelNames& names) {
+    std::vector<std::string> there;
+    for (const auto& channel : segment.channels()) there.push_back(channel.name);
+    std::set<std::size_t> out;
+    for (const auto& name : names) {
+        const auto found = std::ranges::find(there, name);
+        if (found == there.end())
+            return fail({.what = fmt::format("there is no channel '{}'", name),
+                         .needs = fmt::format("one of: {}", fmt::join(there, ", ")),
+                         .found = name});
+        out.insert(static_cast<std::size_t>(found - there.begin()));
+    }
+    for (std::size_t i = 0; names.empty() && i < there.size(); ++i) out.insert(i);
+    return std::vector(out.begin(), out.end());
+}
+
+Result<void> Declarations::add(ctf::TraceWriter& trace, const Segment& segment, std::uint64_t not_before) {
+    if (segment.classes_end() == known_) return {};
+    const auto records = segment.classes(known_);
+    if (!records) return tl::unexpected(records.error());
+    ctf::Encoder modules;
+    for (const auto& record : *records) {
+        if (record.channel == kModuleRecord)
+            (void)encode_module(record.text, std::max(not_before, last_module_), modules);
+        else if (std::ranges::count(channels_, record.channel) != 0)
+            if (auto ok = trace.add(record.channel, record.id, record.text); !ok) return ok;
+        known_ = record.end;
+    }
+    if (modules.events().empty()) return {};
+    if (module_packets_ == 0)
+        if (auto ok = trace.add(module_class()); !ok) return ok;
+    last_module_ = modules.last();
+    return trace.write({.stream_id = kModulesStreamId,
+                        .timestamp_begin = modules.first(),
+                        .timestamp_end = last_module_,
+                        .sequence_number = module_packets_++},
+                       modules.events());
+}
+
+ctf::Preamble preamble_of(const Segment& segment, const std::vector<std::size_t>& channels) {
     const SegmentHeader& header = segment.header();
     ctf::Preamble out;
     std::copy_n(header.uuid, out.uuid.size(), out.uuid.begin());
@@ -138,77 +166,102 @@ ctf::Preamble preamble_of(const Segment& segment) {
     if (uname(&machine) == 0) out.hostname = machine.nodename;
     out.environment = {{"comm", std::string(header.comm, strnlen(header.comm, sizeof header.comm))},
                        {"vpid", std::to_string(header.pid)}};
-    for (std::size_t i = 0; i < segment.channels().size(); ++i)
+    for (const std::size_t i : channels)
         out.channels.push_back({segment.channels()[i].name, static_cast<std::uint32_t>(i)});
+    out.channels.push_back({std::string(kModulesStream), kModulesStreamId});
     return out;
 }
 
 Result<std::shared_ptr<const ctf::TraceLayout>> layout_of(const Segment& segment) {
-    const auto classes = segment.classes(0);
-    if (!classes) return fail(classes.error());
-    std::string text = ctf::preamble_text(preamble_of(segment));
-    for (const auto& event : *classes) text += event.text;
+    const auto records = segment.classes(0);
+    if (!records) return fail(records.error());
+    const auto channels = choose_channels(segment, {});
+    if (!channels) return fail(channels.error());
+    std::string text = ctf::preamble_text(preamble_of(segment, *channels));
+    for (const auto& record : *records)
+        if (record.channel != kModuleRecord) text += record.text;
     auto metadata = ctf::parse_metadata(text, "the segment's event classes");
     if (!metadata) return fail(metadata.error());
     return ctf::TraceLayout::compile(std::move(*metadata), "the segment's event classes");
 }
 
-Result<Extracted> snapshot(const Segment& segment, const std::string& directory, const Told& progress) {
+Result<Extracted> snapshot(const Segment& segment, const std::string& directory, const ChannelNames& names,
+                           const Told& progress) {
+    const auto channels = choose_channels(segment, names);
+    if (!channels) return tl::unexpected(channels.error());
     Extracted extracted;
     std::vector<std::pair<ctf::PacketInfo, std::vector<core::u8>>> packets;
-    for (std::size_t c = 0; c < segment.channels().size(); ++c)
+    std::uint64_t begin = UINT64_MAX;
+    for (const std::size_t c : *channels)
         for (std::uint32_t cpu = 0; cpu < segment.cpus(); ++cpu)
-            for (auto& copy : copy_lane(segment.lane(c, cpu), segment.channels()[c], extracted))
+            for (auto& copy : copy_lane(segment.lane(c, cpu), segment.channels()[c], extracted)) {
                 packets.emplace_back(info_of(c, cpu, copy.at, copy.end), std::move(copy.bytes));
+                begin = std::min(begin, copy.at.begin);
+            }
     struct Spilt {
+        std::size_t channel;
         std::uint64_t lost;
         std::vector<SpillCopy> run;
     };
-    std::vector<Spilt> spilt;  // by channel
-    for (std::size_t c = 0; c < segment.channels().size(); ++c) {
+    std::vector<Spilt> spilt;
+    for (const std::size_t c : *channels) {
         const std::uint64_t lost = core::spill_lost_of(segment.spill(c));
-        spilt.push_back({lost, copy_spill(segment.spill(c), segment.spill_shape(c), extracted)});
+        spilt.push_back({c, lost, copy_spill(segment.spill(c), segment.spill_shape(c), extracted)});
+        // Its sub-buffers have no begin: only what was there before the first event is known.
+        if (!spilt.back().run.empty()) begin = 0;
     }
-    auto trace = ctf::TraceWriter::create(directory, preamble_of(segment));
+    auto trace = ctf::TraceWriter::create(directory, preamble_of(segment, *channels));
     if (!trace) return tl::unexpected(trace.error());
     // After the events were copied: a class is there before its first event.
-    std::size_t known = 0;
-    if (auto ok = add_classes(*trace, segment, known); !ok) return tl::unexpected(ok.error());
+    Declarations declarations(*channels);
+    if (auto ok = declarations.add(*trace, segment, packets.empty() ? 0 : begin); !ok)
+        return tl::unexpected(ok.error());
     for (const auto& [info, bytes] : packets) {
         if (auto ok = write_packet(*trace, info, bytes, extracted); !ok) return tl::unexpected(ok.error());
         if (progress) progress(extracted.packets, packets.size());
     }
-    for (std::size_t c = 0; c < spilt.size(); ++c) {
-        SpillStream stream = spill_stream(segment, c);
-        for (const auto& copy : spilt[c].run)
+    for (const Spilt& one : spilt) {
+        SpillStream stream = spill_stream(segment, one.channel);
+        for (const auto& copy : one.run)
             if (auto ok = stream.write(*trace, copy, extracted); !ok) return tl::unexpected(ok.error());
-        if (auto ok = stream.finish(*trace, spilt[c].lost, extracted); !ok) return tl::unexpected(ok.error());
+        if (auto ok = stream.finish(*trace, one.lost, extracted); !ok) return tl::unexpected(ok.error());
     }
     if (auto ok = trace->finish(); !ok) return tl::unexpected(ok.error());
     return extracted;
 }
 
-Drain::Drain(Segment segment, ctf::TraceWriter trace)
-    : segment_(std::make_unique<Segment>(std::move(segment))), trace_(std::move(trace)) {
+Drain::Drain(Segment segment, ctf::TraceWriter trace, std::vector<std::size_t> channels)
+    : segment_(std::make_unique<Segment>(std::move(segment))),
+      trace_(std::move(trace)),
+      channels_(channels),
+      declarations_(std::move(channels)) {
     for (std::size_t c = 0; c < segment_->channels().size(); ++c) spills_.push_back(spill_stream(*segment_, c));
 }
 
-Result<Drain> Drain::begin(Segment segment, const std::string& directory) {
-    // Held by the open file, so it goes with whoever holds it, however that ends.
-    if (flock(segment.fd().get(), LOCK_EX | LOCK_NB) != 0)
-        return fail(
-            {.what = "cannot drain this segment",
-             .needs = "to be the only one who does",
-             .found = errno == EWOULDBLOCK ? "another drain is at work (lslocks shows it)" : std::strerror(errno),
-             .set = "end that one, or take a snapshot, which any number may do"});
-    auto trace = ctf::TraceWriter::create(directory, preamble_of(segment));
+Result<Drain> Drain::begin(Segment segment, const std::string& directory, const ChannelNames& names) {
+    auto channels = choose_channels(segment, names);
+    if (!channels) return tl::unexpected(channels.error());
+    for (const std::size_t c : *channels) {
+        // On the channel's header, by the open file: the lock goes with whoever holds it, however that ends.
+        struct flock lock {};
+        lock.l_type = F_WRLCK;
+        lock.l_whence = SEEK_SET;
+        lock.l_start = static_cast<off_t>(offsetof(SegmentHeader, channel) + c * sizeof(ChannelHeader));
+        lock.l_len = sizeof(ChannelHeader);
+        if (fcntl(segment.fd().get(), F_OFD_SETLK, &lock) == 0) continue;
+        return fail({.what = fmt::format("cannot drain channel {} of this segment", segment.channels()[c].name),
+                     .needs = "to be the only one who does",
+                     .found = errno == EAGAIN ? "another drain is at work (lslocks shows it)" : std::strerror(errno),
+                     .set = "end that one, or take a snapshot, which any number may do"});
+    }
+    auto trace = ctf::TraceWriter::create(directory, preamble_of(segment, *channels));
     if (!trace) return tl::unexpected(trace.error());
-    return Drain(std::move(segment), std::move(*trace));
+    return Drain(std::move(segment), std::move(*trace), std::move(*channels));
 }
 
 Result<Extracted> Drain::run() {
     Extracted extracted;
-    for (std::size_t c = 0; c < segment_->channels().size(); ++c) {
+    for (const std::size_t c : channels_) {
         const auto& channel = segment_->channels()[c];
         for (std::uint32_t cpu = 0; cpu < segment_->cpus(); ++cpu) {
             core::u8* lane = segment_->lane(c, cpu);
@@ -217,7 +270,7 @@ Result<Extracted> Drain::run() {
             // At most a lane's worth in a turn, so that one busy lane does not keep the others waiting.
             for (core::u32 n = 0;
                  n < channel.shape.slots && (took = core::take(lane, channel.shape, at)) == core::Took::one; ++n) {
-                if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return tl::unexpected(ok.error());
+                if (auto ok = declarations_.add(trace_, *segment_, 0); !ok) return tl::unexpected(ok.error());
                 if (auto ok = write_packet(trace_, info_of(c, cpu, at, at.end), {at.data, at.content}, extracted); !ok)
                     return tl::unexpected(ok.error());
                 core::give_back(lane, channel.shape, at);
@@ -236,7 +289,7 @@ Result<void> Drain::run_spill(std::size_t channel, Extracted& extracted) {
     for (core::u32 n = 0; n < shape.slots && core::next_to_drain(lane, segment_->spill_shape(channel), index); ++n) {
         const auto copy = copy_spill(lane, segment_->spill_shape(channel), index, extracted);
         if (!copy) continue;  // overwritten meanwhile: another is the oldest now
-        if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return ok;
+        if (auto ok = declarations_.add(trace_, *segment_, 0); !ok) return ok;
         if (auto ok = spills_[channel].write(trace_, *copy, extracted); !ok) return ok;
         core::spill_drained(lane, index, copy->state.number(), shape.mode);
     }
@@ -249,7 +302,7 @@ Result<void> Drain::finish_spill(std::size_t channel, Extracted& extracted) {
     const core::u32 drained = core::spill_drained_of(lane);
     for (const auto& copy : copy_spill(lane, segment_->spill_shape(channel), extracted)) {
         if (drained != 0 && core::spill_distance(copy.state.number(), drained) <= 0) continue;
-        if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return ok;
+        if (auto ok = declarations_.add(trace_, *segment_, 0); !ok) return ok;
         if (auto ok = spills_[channel].write(trace_, copy, extracted); !ok) return ok;
     }
     return spills_[channel].finish(trace_, lost, extracted);
@@ -258,11 +311,11 @@ Result<void> Drain::finish_spill(std::size_t channel, Extracted& extracted) {
 Result<Extracted> Drain::finish() {
     auto extracted = run();
     if (!extracted) return extracted;
-    for (std::size_t c = 0; c < segment_->channels().size(); ++c) {
+    for (const std::size_t c : channels_) {
         for (std::uint32_t cpu = 0; cpu < segment_->cpus(); ++cpu) {
             for (const auto& copy : copy_lane(segment_->lane(c, cpu), segment_->channels()[c], *extracted)) {
                 if (copy.at.number <= core::drained_of(segment_->lane(c, cpu), segment_->channels()[c].shape)) continue;
-                if (auto ok = add_classes(trace_, *segment_, classes_); !ok) return tl::unexpected(ok.error());
+                if (auto ok = declarations_.add(trace_, *segment_, 0); !ok) return tl::unexpected(ok.error());
                 if (auto ok = write_packet(trace_, info_of(c, cpu, copy.at, copy.end), copy.bytes, *extracted); !ok)
                     return tl::unexpected(ok.error());
             }

@@ -35,12 +35,8 @@ extern "C" {
 int cloister_trace_classes(int (*visit)(void*, const cloister_class*), void* data) {
     return CLOISTER_FORWARD(cloister_trace_classes)(visit, data);
 }
-int cloister_trace_listen(cloister_listener announce, void* data) {
-    return CLOISTER_FORWARD(cloister_trace_listen)(announce, data);
-}
-void cloister_trace_stop_listening(int id) { CLOISTER_FORWARD(cloister_trace_stop_listening)(id); }
-int cloister_trace_add_probe(const char* glob, cloister_probe probe, void* data, int tracer) {
-    return CLOISTER_FORWARD(cloister_trace_add_probe)(glob, probe, data, tracer);
+int cloister_trace_add_tracer(const cloister_tracer* tracer, char* error, size_t size) {
+    return CLOISTER_FORWARD(cloister_trace_add_tracer)(tracer, error, size);
 }
 int cloister_trace_remove_probe(int id) { return CLOISTER_FORWARD(cloister_trace_remove_probe)(id); }
 int cloister_trace_synchronize(char* error, size_t size) {
@@ -83,7 +79,7 @@ const std::optional<Invitation>& invitation() {
 }
 
 __attribute__((constructor)) void begin() {
-    if (!dlsym(RTLD_DEFAULT, "cloister_trace_listen") || !invitation()) return;
+    if (!dlsym(RTLD_DEFAULT, "cloister_trace_add_tracer") || !invitation()) return;
     record_this_process(*invitation());
     // What the parent records into is not the child's: it gets its own. After the runtime's own handler, which makes
     // its lock usable again.

@@ -85,7 +85,7 @@ Recorder::~Recorder() {
         place.compare_exchange_strong(mine, nullptr);
     }
     // A forked child sees zeros here, and leaves what it shares alone.
-    if (views_[0].cpus) segment_.read_clocks();
+    if (!inherited()) segment_.read_clocks();
     munmap(views_, core::kPage);
 }
 

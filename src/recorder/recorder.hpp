@@ -44,6 +44,9 @@ public:
     // The lanes of a CPU have memory that is mapped and locked: writing there faults no more. Errors: RLIMIT_MEMLOCK.
     [[nodiscard]] Result<void> prepare(std::uint32_t cpu);
 
+    // Made by the parent of this process, which has the lanes: what it writes is refused and counted, and no class is declared.
+    [[nodiscard]] bool inherited() const { return views_->cpus == 0; }
+
     [[nodiscard]] Segment& segment() { return segment_; }
 
 private:

@@ -14,6 +14,7 @@ namespace cloister::record {
 struct Target {
     core::Sink sink;  // stays safe to write to when the recording has ended: Wrote::no_lane
     std::uint32_t id = 0;
+    bool call_stack = false;  // comes first in the payload: a count of 32 bits, then that many addresses
 };
 
 // The file of its segment, -1 if nothing is recorded. It stays the recording's. Not async-signal-safe.

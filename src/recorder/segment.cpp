@@ -52,9 +52,12 @@ Result<void> check_options(const SegmentOptions& options) {
     for (const auto& channel : options.channels) {
         const bool named = !channel.name.empty() && channel.name.size() < sizeof ChannelHeader::name &&
                            std::all_of(channel.name.begin(), channel.name.end(),
-                                       [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '-'; });
-        if (!named)
-            return bad("cannot make a channel of this name", "1 to 31 letters, digits, '_' and '-'", channel.name);
+                                       [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; });
+        // Its packets go into files CHANNEL_LANE, beside `metadata` and `index`.
+        const bool taken = channel.name == "metadata" || channel.name == "index" || channel.name == kModulesStream;
+        if (!named || taken)
+            return bad("cannot make a channel of this name",
+                       "1 to 31 letters, digits and '_', other than metadata, index and modules", channel.name);
         if (std::ranges::count(options.channels, channel.name, &ChannelOptions::name) > 1)
             return bad("two channels have the same name", "a name of its own for each", channel.name);
         if (!channel.shape.valid())
@@ -315,18 +318,27 @@ Result<void> Segment::check() {
 }
 
 Result<void> Segment::append_class(std::size_t channel, std::uint32_t id, std::string_view tsdl) {
+    return append(static_cast<std::uint32_t>(channel), id, tsdl, kClassesCapacity,
+                  fmt::format("event class {} of channel {}", id, channels_[channel].name));
+}
+
+Result<void> Segment::append_module(std::string_view record) {
+    return append(kModuleRecord, 0, record, kClassesCapacity / 2, "another module");
+}
+
+Result<void> Segment::append(std::uint32_t channel, std::uint32_t id, std::string_view text, std::uint64_t capacity,
+                             const std::string& what) {
     SegmentHeader& header = writable_header();
     const std::uint64_t used = header.classes_used;
-    const std::uint64_t bytes = round_up(sizeof(ClassRecord) + tsdl.size(), 8);
-    if (used > kClassesCapacity || bytes > kClassesCapacity - used)
-        return fail({.what = fmt::format("no room for event class {} of channel {}", id, channels_[channel].name),
+    const std::uint64_t bytes = round_up(sizeof(ClassRecord) + text.size(), 8);
+    if (used > capacity || bytes > capacity - used)
+        return fail({.what = "no room for " + what,
                      .needs = fmt::format("{} bytes for its declaration", bytes),
-                     .found = fmt::format("{} of {} are used", used, kClassesCapacity)});
+                     .found = fmt::format("{} of {} are used", used, capacity)});
     core::u8* at = base_ + kClasses + used;
-    const ClassRecord record{static_cast<std::uint32_t>(bytes), static_cast<std::uint32_t>(channel), id,
-                             static_cast<std::uint32_t>(tsdl.size())};
+    const ClassRecord record{static_cast<std::uint32_t>(bytes), channel, id, static_cast<std::uint32_t>(text.size())};
     std::memcpy(at, &record, sizeof record);
-    std::memcpy(at + sizeof record, tsdl.data(), tsdl.size());
+    std::memcpy(at + sizeof record, text.data(), text.size());
     // A reader that sees the length sees the record: it comes before any event of the class.
     __atomic_store_n(&header.classes_used, used + bytes, __ATOMIC_RELEASE);
     read_clocks();
@@ -346,7 +358,8 @@ Result<std::vector<Segment::Class>> Segment::classes(std::size_t begin) const {
         const bool header_fits = used <= kClassesCapacity && used - at >= sizeof record;
         if (header_fits) std::memcpy(&record, area + at, sizeof record);
         if (!header_fits || record.bytes % 8 || record.bytes < sizeof record || record.bytes > used - at ||
-            record.text_bytes > record.bytes - sizeof record || record.channel >= channels_.size())
+            record.text_bytes > record.bytes - sizeof record ||
+            (record.channel >= channels_.size() && record.channel != kModuleRecord))
             return fail({.what = fmt::format("the event classes of {} cannot be read", name_),
                          .needs = "whole records of known channels",
                          .found = fmt::format("a broken one at {} of {} bytes", at, used)});

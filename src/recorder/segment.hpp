@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.hpp"
@@ -20,7 +21,7 @@
 namespace cloister::recorder {
 
 struct ChannelOptions {
-    std::string name;  // a file name's part: letters, digits, '_', '-'; at most 31
+    std::string name;  // a file name's part: letters, digits, '_'; at most 31; not that of kModulesStream
     core::Shape shape{.slots = 8, .size = 128U << 10, .mode = core::Mode::overwrite};
 };
 
@@ -33,7 +34,7 @@ struct SegmentOptions {
 // ---- The file's first bytes, as they lie there ----
 
 inline constexpr std::uint64_t kSegmentMagic = 0x7265747369'6f6c63;  // "cloister"
-inline constexpr std::uint32_t kSegmentVersion = 2, kMostChannels = 16;
+inline constexpr std::uint32_t kSegmentVersion = 3, kMostChannels = 16;
 inline constexpr std::uint64_t kClassesCapacity = 256U << 10;
 
 struct ChannelHeader {
@@ -66,10 +67,14 @@ inline constexpr std::uint64_t kClasses = (sizeof(SegmentHeader) + core::kPage -
 // Behind the classes: where other processes ask for something (control.hpp).
 inline constexpr std::uint64_t kControl = kClasses + kClassesCapacity, kControlBytes = 2 * core::kPage;
 
-// One event class of one channel: its declaration in TSDL. Records are 8-byte aligned, and only appended.
+// One event class of one channel: its declaration in TSDL. Or a module: in `channel` kModuleRecord, as text the TSC and
+// the fields of an event cloister:module (modules.hpp). Records are 8-byte aligned, and only appended.
 struct ClassRecord {
     std::uint32_t bytes, channel, id, text_bytes;  // bytes: of the record with its text, padded
 };
+inline constexpr std::uint32_t kModuleRecord = UINT32_MAX;
+// In a trace they are events of a stream of their own, which is no channel.
+inline constexpr std::string_view kModulesStream = "modules";
 
 // ---- A mapped segment ----
 
@@ -116,10 +121,13 @@ public:
 
     // Only for who made it, one thread at a time. Errors: the area for classes is full.
     [[nodiscard]] Result<void> append_class(std::size_t channel, std::uint32_t id, std::string_view tsdl);
+    // The same for a module. Errors: half of the area is used; the rest is kept for classes, without which nothing is
+    // recorded.
+    [[nodiscard]] Result<void> append_module(std::string_view record);
     void read_clocks();  // makes `last` of the header that of now
 
     struct Class {
-        std::uint32_t channel = 0, id = 0;
+        std::uint32_t channel = 0, id = 0;  // kModuleRecord: a module
         std::string text;
         std::size_t end = 0;  // of its record
     };
@@ -129,6 +137,8 @@ public:
 
 private:
     Segment() = default;
+    [[nodiscard]] Result<void> append(std::uint32_t channel, std::uint32_t id, std::string_view text,
+                                      std::uint64_t capacity, const std::string& what);
     [[nodiscard]] Result<void> map(bool writable);
     [[nodiscard]] Result<void> check();
     [[nodiscard]] SegmentHeader& writable_header() const { return *reinterpret_cast<SegmentHeader*>(base_); }

@@ -2,7 +2,6 @@
 
 #include <signal.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <optional>
 
 #include "tracepoint/kernel_signal.hpp"
+#include "tracepoint/read_memory.hpp"
 
 namespace cloister::tracepoint {
 namespace {
@@ -22,14 +22,6 @@ constexpr int kHops = 16;                        // signal frames on the way to 
 constexpr std::uint64_t bit(int signal) { return std::uint64_t{1} << (signal - 1); }
 constexpr std::uint64_t kSynchronous =
     bit(SIGSEGV) | bit(SIGBUS) | bit(SIGILL) | bit(SIGFPE) | bit(SIGTRAP) | bit(SIGSYS);
-
-// How many of the bytes could be read; -1 if that is not allowed at all.
-ssize_t read_memory(std::uintptr_t from, void* to, std::size_t size) {
-    const iovec local{to, size}, remote{reinterpret_cast<void*>(from), size};
-    // The kernel takes whole registers: an int among the variable arguments may leave the upper half of one as it was.
-    const auto got = syscall(SYS_process_vm_readv, getpid(), &local, 1UL, &remote, 1UL, 0UL);
-    return got < 0 && errno == EFAULT ? 0 : got;
-}
 
 // More than a restorer's address, which every struct sigaction on the stack has too.
 bool is_signal_frame(const SignalFrame& frame, std::uintptr_t at) {
@@ -96,13 +88,6 @@ bool is_overwritten(const Mark* mark) {
 }
 
 }  // namespace
-
-bool is_restorer(std::uintptr_t address) {
-    constexpr unsigned char kCode[] = {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00,  // mov $15, %rax
-                                       0x0f, 0x05};                               // syscall
-    unsigned char code[sizeof kCode];
-    return read_memory(address, code, sizeof code) == sizeof code && std::memcmp(code, kCode, sizeof code) == 0;
-}
 
 bool is_left(const Entry& entry) { return is_overwritten(entry.mark.load(std::memory_order_relaxed)); }
 

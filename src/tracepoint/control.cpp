@@ -67,6 +67,13 @@ extern "C" std::size_t cloister_trace_load_errors(char* text, std::size_t size) 
 extern "C" int cloister_trace_add_probe(const char* glob, cloister_probe probe, void* data, int tracer) {
     return in_c(cloister::trace::add_probe(glob, probe, data, tracer), nullptr, 0);
 }
+extern "C" int cloister_trace_add_tracer(const cloister_tracer* tracer, char* error, std::size_t size) {
+    const auto added = cloister::tracepoint::add_tracer(*tracer);
+    if (added) return *added;
+    // What its bind has said is a whole text already.
+    copy_clipped(added.error().needs.empty() ? added.error().what : added.error().text(), error, size);
+    return -1;
+}
 extern "C" int cloister_trace_remove_probe(int id) { return in_c(cloister::trace::remove_probe(id), nullptr, 0); }
 extern "C" int cloister_trace_synchronize(char* error, std::size_t size) {
     return in_c(cloister::trace::synchronize(), error, size);

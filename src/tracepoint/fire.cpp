@@ -68,7 +68,7 @@ extern "C" void cloister_trace_fire(cloister_class* event_class, const void* pay
         return count(too_deep, 1);
     if (clipped) [[unlikely]]
         count(clipped_fields, clipped);
-    show(*entry, busy_word, {event_class, payload, size, clipped});
+    show(*entry, busy_word, {event_class, payload, size, clipped, __builtin_frame_address(0)});
     leave(*thread, *entry, mark);
 }
 

@@ -4,9 +4,11 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "tracepoint/filter.hpp"
@@ -28,23 +30,20 @@ struct Rule {
     int owner = 0;  // 0: the program itself; see enable_for
 };
 
-struct Listener {
-    int id;
-    cloister_listener announce;
-    void* data;
-};
-
 struct Attachment {
     int id;
     std::string glob;
     Probe probe;
+    decltype(cloister_tracer::bind) bind =
+        nullptr;  // of a tracer, whose owner is the probe's data; null: the same for all
 };
 
 struct Known {
     cloister_class* event_class;
-    std::string name;         // provider:name
-    std::uint64_t rule = 0;   // that it follows; 0: off
-    std::uint64_t unfit = 0;  // the rule whose filter does not fit it, so that it is off
+    std::string name;                               // provider:name
+    std::uint64_t rule = 0;                         // that it follows; 0: off
+    std::uint64_t unfit = 0;                        // the rule whose filter does not fit it, so that it is off
+    std::vector<std::pair<int, void*>> bound = {};  // by attachment: what its tracer has answered
 };
 
 bool matches(const std::string& glob, const std::string& name) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; }
@@ -109,9 +108,7 @@ public:
     Result<int> change(std::string_view glob, std::optional<Rule> rule);
     Result<int> enable_all(std::vector<Rule> rules);
     Result<int> release(int owner);
-    int listen(cloister_listener announce, void* data);
-    void stop_listening(int id);
-    Result<int> add(std::string_view glob, const Probe& probe);
+    Result<int> add(std::string_view glob, const Probe& probe, decltype(cloister_tracer::bind) bind = nullptr);
     Result<int> remove(int id);
     int visit(int (*visitor)(void*, const cloister_class*), void* data);
     std::string load_errors;
@@ -121,6 +118,7 @@ private:
     [[nodiscard]] std::vector<const cloister_site*> sites() const;
     Result<void> follow_rules(bool loading = false);
     Result<void> replace_rules(std::vector<Rule> rules);
+    static std::string bind(Known& known, const Attachment& to);  // what went wrong
     void rebuild_probes(const Known& known) const;
     void read_environment();
 
@@ -130,8 +128,6 @@ private:
     std::vector<Attachment> attachments_;
     std::uint64_t rules_made_ = 0;
     int probes_made_ = 0;
-    std::vector<Listener> listeners_;
-    int listeners_made_ = 0;
 };
 
 // Made by the first module that registers, and never destroyed: the last one leaves after static destructors have run.
@@ -266,19 +262,18 @@ Result<int> Registry::release(int owner) {
     return static_cast<int>(released);
 }
 
-int Registry::listen(cloister_listener announce, void* data) {
-    listeners_.push_back({++listeners_made_, announce, data});
-    return listeners_made_;
-}
-
-void Registry::stop_listening(int id) {
-    std::erase_if(listeners_, [id](const Listener& one) { return one.id == id; });
-}
-
 void Registry::rebuild_probes(const Known& known) const {
     std::vector<Probe> probes;
-    for (const Attachment& one : attachments_)
-        if (matches(one.glob, known.name)) probes.push_back(one.probe);
+    for (const Attachment& one : attachments_) {
+        if (!matches(one.glob, known.name)) continue;
+        Probe probe = one.probe;
+        if (one.bind) {
+            const auto bound = std::ranges::find(known.bound, one.id, &std::pair<int, void*>::first);
+            probe.data = bound != known.bound.end() ? bound->second : nullptr;
+            if (!probe.data) continue;
+        }
+        probes.push_back(probe);
+    }
     ProbeList* list = nullptr;
     if (!probes.empty()) {
         const std::size_t size = probes.size() * sizeof(Probe);
@@ -289,8 +284,20 @@ void Registry::rebuild_probes(const Known& known) const {
     publish(known.event_class->probes, list);
 }
 
-Result<int> Registry::add(std::string_view glob, const Probe& probe) {
-    attachments_.push_back({++probes_made_, std::string(glob), probe});
+std::string Registry::bind(Known& known, const Attachment& to) {
+    if (!to.bind) return {};
+    std::array<char, 2048> error{};
+    known.bound.emplace_back(to.id, to.bind(to.probe.data, known.event_class, error.data(), error.size()));
+    return error.data();
+}
+
+Result<int> Registry::add(std::string_view glob, const Probe& probe, decltype(cloister_tracer::bind) bind_class) {
+    attachments_.push_back({++probes_made_, std::string(glob), probe, bind_class});
+    for (Known& known : classes_)
+        if (auto error = bind(known, attachments_.back()); !error.empty()) {
+            (void)remove(probes_made_);
+            return fail({.what = std::move(error)});
+        }
     for (const Known& known : classes_)
         if (matches(attachments_.back().glob, known.name)) rebuild_probes(known);
     return probes_made_;
@@ -305,8 +312,10 @@ Result<int> Registry::remove(int id) {
                      .found = "none"});
     const std::string glob = found->glob;
     attachments_.erase(found);
-    for (const Known& known : classes_)
+    for (Known& known : classes_) {
+        std::erase_if(known.bound, [id](const auto& bound) { return bound.first == id; });
         if (matches(glob, known.name)) rebuild_probes(known);
+    }
     return 0;
 }
 
@@ -320,7 +329,7 @@ void Registry::enter(cloister_module& module) {
         if (std::any_of(classes_.begin(), classes_.end(), is_it)) continue;
         classes_.push_back(
             {site->event_class, std::string(site->event_class->provider) + ":" + site->event_class->name});
-        for (const Listener& one : listeners_) one.announce(one.data, site->event_class);
+        for (const Attachment& one : attachments_) load_errors += bind(classes_.back(), one);
         rebuild_probes(classes_.back());
     }
     if (auto ok = follow_rules(true); !ok) load_errors += ok.error().text();
@@ -368,6 +377,16 @@ Result<int> locked(Change change) {
     return result;
 }
 
+Result<int> add(std::string_view glob, const cloister_tracer& tracer) {
+    if (tracer.tracer < 0 || tracer.tracer > 63)
+        return fail({.what = "cannot add a probe for tracer " + std::to_string(tracer.tracer),
+                     .needs = "a tracer of 0 to 63",
+                     .found = std::to_string(tracer.tracer)});
+    return locked([&](Registry& all) {
+        return all.add(glob, {tracer.probe, tracer.owner, std::uint64_t{1} << tracer.tracer}, tracer.bind);
+    });
+}
+
 }  // namespace
 
 Result<int> enable(std::string_view glob, int level, std::string_view filter) {
@@ -405,12 +424,10 @@ Result<void> check_entries(std::string_view entries) {
     return {};
 }
 
+Result<int> add_tracer(const cloister_tracer& tracer) { return add("*", tracer); }
+
 Result<int> add_probe(std::string_view glob, cloister_probe probe, void* data, int tracer) {
-    if (tracer < 0 || tracer > 63)
-        return fail({.what = "cannot add a probe for tracer " + std::to_string(tracer),
-                     .needs = "a tracer of 0 to 63",
-                     .found = std::to_string(tracer)});
-    return locked([&](Registry& all) { return all.add(glob, {probe, data, std::uint64_t{1} << tracer}); });
+    return add(glob, {probe, tracer, nullptr, data});
 }
 
 Result<int> remove_probe(int id) {
@@ -439,16 +456,6 @@ extern "C" void cloister_trace_register(cloister_module* module) {
 extern "C" void cloister_trace_unregister(cloister_module* module) {
     const std::lock_guard lock(writers());
     registry().leave(*module);
-}
-
-extern "C" int cloister_trace_listen(cloister_listener announce, void* data) {
-    const std::lock_guard lock(writers());
-    return registry().listen(announce, data);
-}
-
-extern "C" void cloister_trace_stop_listening(int id) {
-    const std::lock_guard lock(writers());
-    registry().stop_listening(id);
 }
 
 extern "C" int cloister_trace_classes(int (*visit)(void*, const cloister_class*), void* data) {

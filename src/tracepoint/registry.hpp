@@ -33,6 +33,8 @@ namespace cloister::tracepoint {
 [[nodiscard]] Result<int> add_probe(std::string_view glob, cloister_probe probe, void* data, int tracer);  // its id
 [[nodiscard]] Result<int> remove_probe(int id);
 
+[[nodiscard]] Result<int> add_tracer(const cloister_tracer& tracer);  // its id, for remove_probe
+
 // What went wrong while modules were loaded; "" for nothing. See cloister::trace::load_errors.
 [[nodiscard]] std::string load_errors();
 

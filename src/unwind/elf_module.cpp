@@ -148,16 +148,22 @@ std::optional<std::array<unsigned char, ElfModule::kLongestCall>> ElfModule::byt
     return bytes;
 }
 
+std::vector<std::uint8_t> ElfModule::build_id() const {
+    const void* id = nullptr;
+    const ssize_t size = dwelf_elf_gnu_build_id(elf_.get(), &id);
+    if (size <= 0) return {};
+    const auto* bytes = static_cast<const std::uint8_t*>(id);
+    return {bytes, bytes + size};
+}
+
 // Only local files: nothing is ever asked of a debuginfod server.
 void ElfModule::open_debug_file() {
     if (dwarf_opened_) return;
     dwarf_opened_ = true;
-    const void* id = nullptr;
-    const ssize_t size = dwelf_elf_gnu_build_id(elf_.get(), &id);
-    if (!has_debug_info(elf_.get()) && size > 1) {
+    const auto id = build_id();
+    if (!has_debug_info(elf_.get()) && id.size() > 1) {
         std::string path = debug_root_ + "/.build-id/";
-        for (ssize_t i = 0; i < size; ++i)
-            path += fmt::format("{:02x}{}", static_cast<const unsigned char*>(id)[i], i == 0 ? "/" : "");
+        for (const std::uint8_t& byte : id) path += fmt::format("{:02x}{}", byte, &byte == id.data() ? "/" : "");
         FileIdentity identity;
         debug_handle_ = open_regular(path + ".debug", identity);
         if (debug_handle_) debug_elf_.reset(elf_begin(debug_handle_.get(), ELF_C_READ, nullptr));

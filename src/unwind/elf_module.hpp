@@ -28,6 +28,8 @@ public:
     // Where the byte of the file that was mapped ends up; empty when it is not loaded as code.
     [[nodiscard]] std::optional<std::uint64_t> address(std::uint64_t file_offset) const;
     [[nodiscard]] bool is_x86_64() const { return is_x86_64_; }
+    // The linker's name for exactly this file (NT_GNU_BUILD_ID); empty without one.
+    [[nodiscard]] std::vector<std::uint8_t> build_id() const;
     // The bytes before that one of the file; empty when there are not that many.
     static constexpr std::size_t kLongestCall = 7;
     [[nodiscard]] std::optional<std::array<unsigned char, kLongestCall>> bytes_before(std::uint64_t file_offset) const;

@@ -7,9 +7,10 @@
 #include <cloister/record.hpp>
 #include <cloister/trace.hpp>
 #include <csignal>
-#include <cstdio>
 #include <filesystem>
 #include <thread>
+
+#include "recorder/recording.hpp"
 
 namespace {
 
@@ -22,34 +23,7 @@ CLOISTER_EVENT(book, everything, (std::int8_t, small), (bool, flag), (float, rat
                (Levels, levels), (const char*, name));
 CLOISTER_EVENT(book, handled, (std::uint32_t, n));
 
-class Recording : public testing::Test {
-protected:
-    void SetUp() override {
-        std::string text = "/tmp/cloister-tracing-XXXXXX";
-        folder_ = mkdtemp(text.data());
-    }
-    void TearDown() override {
-        EXPECT_TRUE(cloister::trace::disable("*"));
-        cloister::record::stop();
-        std::filesystem::remove_all(folder_);
-    }
-    // A snapshot, as babeltrace2 prints it; it must have nothing to complain about.
-    std::vector<std::string> lines() {
-        const std::string trace = folder_ + "/trace" + std::to_string(count_++);
-        const auto done = cloister::record::snapshot(trace);
-        EXPECT_TRUE(done) << done.error;
-        FILE* pipe = popen(("babeltrace2 --no-delta " + trace + " 2>&1").c_str(), "r");
-        std::vector<std::string> out;
-        char* line = nullptr;
-        std::size_t room = 0;
-        while (getline(&line, &room, pipe) > 0) out.emplace_back(line);
-        std::free(line);
-        EXPECT_EQ(pclose(pipe), 0);
-        return out;
-    }
-    std::string folder_;
-    int count_ = 0;
-};
+using cloister::tests::Recording;
 
 void fire_all(std::uint64_t order) {
     const std::array<std::uint16_t, 3> levels{1, 2, 65535};

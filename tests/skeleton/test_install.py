@@ -16,6 +16,22 @@ get_target_property(program cloister::cloister LOCATION)
 file(WRITE ${{CMAKE_BINARY_DIR}}/program "${{program}}")
 """
 
+RECORDED_C = """
+#include <cloister/record.h>
+#include <cloister/trace.h>
+#include <stdio.h>
+CLOISTER_EVENT(demo, recorded, (int, number));
+int main(int argc, char** argv) {
+    char error[1024];
+    struct cloister_record_options options = {.size = sizeof options};
+    if (argc < 2 || cloister_record_start(&options, error, sizeof error) < 0) return puts(error), 1;
+    cloister_trace_enable("demo:*", CLOISTER_DEBUG, NULL, NULL, 0);
+    for (int number = 0; number < 3; ++number) CLOISTER_TRACE(demo, recorded, number);
+    if (cloister_record_snapshot(argv[1], NULL, 0, error, sizeof error) < 0) return puts(error), 2;
+    cloister_record_stop();
+    return 0;
+}
+"""
 TRACED = {
     "CMakeLists.txt": """
 cmake_minimum_required(VERSION 3.25)
@@ -27,10 +43,11 @@ target_link_libraries(traced PRIVATE cloister::trace)
 add_library(plugin MODULE plugin.c)
 target_link_libraries(plugin PRIVATE cloister::trace_library)
 set_target_properties(plugin PROPERTIES PREFIX "")
-add_executable(recorded recorded.cpp)
-target_link_libraries(recorded PRIVATE cloister::record)
-add_executable(analyser analyser.cpp)
-target_link_libraries(analyser PRIVATE cloister::record)
+foreach(program recorded.cpp recorded_c.c analyser.cpp)
+  cmake_path(GET program STEM name)
+  add_executable(${name} ${program})
+  target_link_libraries(${name} PRIVATE cloister::record)
+endforeach()
 """,
     "traced.cpp": """
 #include <cloister/trace.hpp>
@@ -60,6 +77,7 @@ int main(int, char** argv) {
     if (!taken) return std::puts(taken.error.c_str()), 2;
 }
 """,
+    "recorded_c.c": RECORDED_C,
     "plugin.c": """
 #include <cloister/trace.h>
 CLOISTER_EVENT(demo, plugin, (int, number));
@@ -127,10 +145,8 @@ class Install(unittest.TestCase):
             out = run(build / "traced", build / "plugin.so", env={**os.environ, "CLOISTER_TRACE": glob})
             self.assertEqual(out.split(), shown)
 
-        trace = self.work / "trace"
-        run(build / "recorded", trace)
-        shown = run(self.program, "view", trace)
-        self.assertEqual(shown.count("demo:recorded"), 3, shown)
+        for name in ("recorded", "recorded_c"):
+            self.assert_recorded(build / name)
         refused = subprocess.run([build / "analyser", "/etc/passwd"], capture_output=True, text=True)
         self.assertIn("is not a segment", refused.stderr)
 
@@ -139,13 +155,25 @@ class Install(unittest.TestCase):
         shown = run(self.program, "view", self.work / "command")
         self.assertEqual((shown.count("demo:program"), shown.count("demo:plugin")), (1, 1), shown)
 
-    def test_tracepoints_with_pkg_config(self):
+    def assert_recorded(self, program):
+        trace = self.work / f"trace of {program.name}"
+        run(program, trace)
+        shown = run(self.program, "view", trace)
+        self.assertEqual(shown.count("demo:recorded"), 3, shown)
+
+    def build_with_pkg_config(self, package, text):
         environment = {**os.environ, "PKG_CONFIG_PATH": str(next(self.prefix.rglob("cloister.pc")).parent)}
-        flags = run("pkg-config", "--cflags", "--libs", "cloister", env=environment).split()
-        source, program = self.work / "program.c", self.work / "program"
-        source.write_text(PKG_CONFIG_PROGRAM)
+        flags = run("pkg-config", "--cflags", "--libs", package, env=environment).split()
+        source, program = self.work / f"{package}.c", self.work / package
+        source.write_text(text)
         run("cc", "-O2", "-o", program, source, *flags)
-        run(program)
+        return program
+
+    def test_tracepoints_with_pkg_config(self):
+        run(self.build_with_pkg_config("cloister", PKG_CONFIG_PROGRAM))
+
+    def test_recording_with_pkg_config(self):
+        self.assert_recorded(self.build_with_pkg_config("cloister-record", RECORDED_C))
 
     def test_the_licence_comes_with_it(self):
         self.assertEqual(len(list(self.prefix.rglob("LICENSE"))), 1)

@@ -44,7 +44,7 @@ bool passes(const std::string& text, const Values& v = {}) {
     EXPECT_TRUE(program) << program.error().text();
     const std::string payload =
         packed(v.small, v.venue + '\0', 2U, 7, 8, v.order, v.price, v.ratio, v.flag, v.side, v.big);
-    const bool held = holds(**program, {&cloister_class_filter_event, payload.data(), payload.size(), 0});
+    const bool held = holds(**program, {&cloister_class_filter_event, payload.data(), payload.size(), 0, nullptr});
     std::free(const_cast<Program*>(*program));
     return held;
 }

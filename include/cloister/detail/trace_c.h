@@ -137,6 +137,7 @@ static inline char* cloister_put_(char* at, const void* value, size_t size, int 
     CLOISTER_CLASS_(level, flags, provider, name, 0, 0);                    \
     CLOISTER_LAYOUT_ cloister_fire_##provider##_##name(void) {              \
         cloister_trace_fire(&cloister_class_##provider##_##name, "", 0, 0); \
+        CLOISTER_KEEP_FRAME_(flags);                                        \
     }                                                                       \
     _Static_assert(1, "")
 #define CLOISTER_EVENT_1(level, flags, provider, name, ...) \
@@ -161,6 +162,7 @@ static inline char* cloister_put_(char* at, const void* value, size_t size, int 
         char* at_ = stage_;                                                                                       \
         CLOISTER_LIST_(CLOISTER_PUT_FIELD_, count, __VA_ARGS__);                                                  \
         cloister_trace_fire(&cloister_class_##provider##_##name, stage_, (size_t)(at_ - stage_), clipped_);       \
+        CLOISTER_KEEP_FRAME_(flags);                                                                              \
     }                                                                                                             \
     _Static_assert(1, "")
 #define CLOISTER_PARAMETER_(type, name) type name
