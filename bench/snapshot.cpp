@@ -116,7 +116,7 @@ int main(int argc, char** argv) {
             write_on(recorder.view(0), recorder.segment().lane(0, static_cast<std::uint32_t>(cpus[i])), longest[i - 1]);
         });
     }
-    const auto preamble = recorder::preamble_of(recorder.segment());
+    const auto preamble = recorder::preamble_of(recorder.segment(), {});
     const double us = 1e6 / static_cast<double>(preamble.clock.frequency);
     std::vector<double> took, used, with, without, bytes;
     for (int round = 0; round < 2 * rounds; ++round) {

@@ -119,7 +119,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     reset();
     if (const auto segment = Segment::open(path, Segment::Access::read)) {
         apply(fd, original, patches, true);
-        (void)recorder::preamble_of(*segment);
+        (void)recorder::preamble_of(*segment, {});
         (void)recorder::snapshot(*segment, copied);
         read_trace(copied);
         std::filesystem::remove_all(copied);

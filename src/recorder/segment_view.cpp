@@ -65,7 +65,7 @@ Outcome SegmentView::read_classes(std::vector<Class>& classes) {
 }
 
 double SegmentView::frequency() const {
-    return opened_ ? static_cast<double>(recorder::preamble_of(opened_->segment).clock.frequency) : 0;
+    return opened_ ? static_cast<double>(recorder::preamble_of(opened_->segment, {}).clock.frequency) : 0;
 }
 
 }  // namespace cloister::record
