@@ -39,7 +39,7 @@ void StagedEvent::put_fragment(FragmentEnd end, u32 bytes) {
     ++index_;
 }
 
-Wrote StagedEvent::append(const void* data, u64 bytes) {
+Wrote StagedEvent::append(const void* data, u64 bytes) noexcept {
     const u8* from = static_cast<const u8*>(data);
     u8* const stage = stage_ + kFragmentHead;
     while (bytes > 0 && !ended_) {
@@ -60,7 +60,7 @@ Wrote StagedEvent::append(const void* data, u64 bytes) {
     return wrote_;
 }
 
-Wrote StagedEvent::commit() {
+Wrote StagedEvent::commit() noexcept {
     if (ended_) return wrote_;
     ended_ = true;
     if (index_ == 0)
@@ -70,7 +70,7 @@ Wrote StagedEvent::commit() {
     return wrote_;
 }
 
-void StagedEvent::drop() {
+void StagedEvent::drop() noexcept {
     if (ended_) return;
     ended_ = true;
     if (in_lanes_) put_fragment(FragmentEnd::abandoned, 0);  // P3

@@ -36,9 +36,10 @@ u32 cpu = 0;
 int failures = 0;
 
 // Through what an event is written: the sequence in line, which takes the slow path where it must; the recorder, staged
-// by it; the recorder's slow path at once, with an id that needs a long header; an event that is too big for a lane; one
-// for lanes that are no recorder's. (An event of several fragments is in fragment_steps, the spill lane in spill_steps.)
-enum class Kind { pair, copied, wide, huge, elsewhere };
+// by it at once or as it is built; the recorder's slow path at once, with an id that needs a long header; an event that
+// is too big for a lane; one for lanes that are no recorder's. (An event of several fragments is in fragment_steps, the
+// spill lane in spill_steps.)
+enum class Kind { pair, copied, begun, wide, large, huge, elsewhere };
 
 // A recorder with one lane that is looked at, and what must be in it.
 class World {
@@ -53,7 +54,8 @@ public:
         const auto payload = payload_of(0, counter, 3);
         Wrote wrote{};
         around([&] { wrote = write_as(kind, counter, payload); });
-        const bool counts = kind == Kind::copied || kind == Kind::wide;  // the recorder, what it refuses
+        const bool counts = kind == Kind::copied || kind == Kind::begun || kind == Kind::wide ||
+                            kind == Kind::large;  // the recorder, what it refuses
         dropped_ += wrote == Wrote::dropped;
         refused_ += counts && wrote == Wrote::no_lane;
         if (wrote == Wrote::done && kind != Kind::elsewhere) take_in(counter, active_before);
@@ -135,8 +137,15 @@ private:
                 return write_pair(view(), kPair, 0, counter);
             case Kind::copied:
                 return recorder_->write(0, kPair, payload.words.data(), payload.bytes);
+            case Kind::begun: {
+                StagedEvent event = recorder_->begin(0, kPair);
+                (void)event.append(payload.words.data(), payload.bytes);
+                return event.commit();
+            }
             case Kind::wide:
                 return recorder_->write_staged(0, kWide, payload.words.data(), payload.bytes);
+            case Kind::large:
+                return recorder_->write_staged(0, kWide, too_big_.data(), static_cast<u32>(too_big_.size()));
             case Kind::huge:
                 return write_slow(view(), kPair, too_big_.data(), static_cast<u32>(too_big_.size()));
             case Kind::elsewhere:
@@ -189,6 +198,7 @@ const std::vector<Scenario>& scenarios() {
     static const std::vector<Scenario> all = {
         {"the first event, whose lane has no memory yet", kOver, [](World&) {}, Kind::copied, Wrote::done},
         {"there is room", kOver, some, Kind::copied, Wrote::done},
+        {"there is room for one that is built", kOver, some, Kind::begun, Wrote::done},
         {"an id that needs a long header", kOver, some, Kind::wide, Wrote::done},
         {"the next sub-buffer is new", kOver, [](World& w) { w.write(Kind::pair), w.fill_up(); }, Kind::copied,
          Wrote::done},
@@ -208,6 +218,8 @@ const std::vector<Scenario>& scenarios() {
         {"an event that is too big", kOver, some, Kind::huge, Wrote::too_big},
         {"no lane for this thread", kOver, [](World& w) { w.view().cpus = 0, w.view().spill = 0; }, Kind::copied,
          Wrote::no_lane, false},
+        {"no lane for an event of several fragments", kOver, [](World& w) { w.view().cpus = 0, w.view().spill = 0; },
+         Kind::large, Wrote::no_lane, false},
         {"there is no memory for the lane", kOver,
          [](World& w) {
              const int other = open("/dev/null", O_RDWR | O_CLOEXEC);

@@ -69,12 +69,12 @@ public:
     ~StagedEvent() { drop(); }
 
     // Adds to the payload. Anything but Wrote::done: a fragment was lost, and the event cannot become whole any more.
-    Wrote append(const void* data, u64 bytes);
+    Wrote append(const void* data, u64 bytes) noexcept;
     // Ends the event. Wrote::done: all of it is in its lanes. Otherwise what has become of the first fragment that was
     // lost. Once; later calls say the same.
-    Wrote commit();
+    Wrote commit() noexcept;
     // Ends it without: nothing of it is shown if nothing was written so far, else it is shown as incomplete.
-    void drop();
+    void drop() noexcept;
 
 private:
     // An ordinary event has room for so much payload; a fragment for so much of an event's.
