@@ -130,7 +130,7 @@ TEST_F(Fork, FromAnyThreadWhileOthersStartStopAndFire) {
         }
     });
     std::thread fires([&] {
-        for (int n = 0; !stop; ++n) CLOISTER_TRACE(forked, parent, n);
+        while (!stop) CLOISTER_TRACE(forked, parent, 1);
     });
     std::thread snaps([&] {
         for (int n = 0; !stop; ++n) (void)record::snapshot(folder_ + "/snap" + std::to_string(n));
