@@ -90,8 +90,9 @@ class Control(Recorded):
 
     def test_what_it_cannot_do(self):
         program = self.start("spin")
-        for words, found in ((("-e", "nobody:*"), "program:n, program:detail"), (("-e", "program:*@9"), "level 9"),
-                             (("-e", "program:n if nope > 1"), "nope"), (("-e", "x" * 3000), "characters")):
+        for words, found in ((("-e", "nobody:*"), "program:detail"), (("-e", "nobody:*"), "program:n"),
+                             (("-e", "program:*@9"), "level 9"), (("-e", "program:n if nope > 1"), "nope"),
+                             (("-e", "x" * 3000), "characters")):
             done = self.record(program, *words)
             self.assertEqual(done.status, 2, str(done))
             self.assertIn(found, done.err)
