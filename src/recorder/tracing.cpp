@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -84,19 +85,22 @@ void* bind(void* owner, const cloister_class* event_class, char* error, std::siz
     return *route;
 }
 
-// What fork finds locked would stay locked in the child for ever.
+// What fork finds locked would stay locked in the child for ever. That goes for a guard of a static as well: with
+// pthread_once a child begins again what another thread of its parent was about to do (glibc counts the forks), and the
+// flag keeps it from a second registration.
 void hold_over_fork() {
-    static const bool once = [] {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    static std::atomic<bool> registered = false;
+    pthread_once(&once, [] {
         // Handlers before a fork run in the opposite order: the registry's must be there already, to lock after this.
         (void)cloister_trace_classes([](void*, const cloister_class*) { return 1; }, nullptr);
+        if (registered.exchange(true)) return;
         pthread_atfork([] { state().lock.lock(); }, [] { state().lock.unlock(); },
                        [] {
                            recorder::clear_losses();
                            state().lock.unlock();
                        });
-        return true;
-    }();
-    (void)once;
+    });
 }
 
 // The clocks once more at the program's regular end: the longer the time between two readings, the better the TSC's

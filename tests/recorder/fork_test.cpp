@@ -120,6 +120,8 @@ TEST_F(Fork, TheChildMayStopAndLoadLibraries) {
     expect_only_the_parents();
 }
 
+// AddressSanitizer's allocator does not hold its locks over a fork: in the child they may stay locked for ever.
+#if !defined(__SANITIZE_ADDRESS__)
 TEST_F(Fork, FromAnyThreadWhileOthersStartStopAndFire) {
     ASSERT_TRUE(cloister::trace::enable("forked:*"));
     std::atomic<bool> stop = false;
@@ -149,5 +151,6 @@ TEST_F(Fork, FromAnyThreadWhileOthersStartStopAndFire) {
     fires.join();
     snaps.join();
 }
+#endif
 
 }  // namespace
