@@ -55,5 +55,6 @@ struct k_sigaction {
 #define PF_KTHREAD 0x00200000
 #define TS_COMPAT 0x0002
 #define TASK_DEAD 0x80
+#define TASK_HELD (0x4 | 0x8) /* stopped or traced */
 
 #endif

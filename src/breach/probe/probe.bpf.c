@@ -518,7 +518,8 @@ static __always_inline void switched_out(void* ctx, struct cl_cpu* c, __u32 slot
                                          bool preempt, struct task_struct* next, __u64 state) {
     bool runnable = preempt || !state;
     if (th->out_since) back_on_cpu(c, slot, th, t, CL_END_UNSEEN);
-    close_fault(ctx, c, th, t);
+    /* A fault goes on while its page is read from a disk. A thread that dies or was stopped is through with it. */
+    if (state & (TASK_DEAD | TASK_HELD)) close_fault(ctx, c, th, t);
     if (in_own_code(c, th)) leave_user(c, t, false);
     c->user_since = 0;
     th->out_since = t;
